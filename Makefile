@@ -1,0 +1,57 @@
+# Every command a person types. `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+# One profile and one feature set for the demo and the tests, so that nothing is compiled twice.
+CARGO ?= cargo
+BUILD := $(CARGO) build --locked --workspace
+# Outside of what git holds; removed by `cargo clean`.
+TOOLS := target/tools
+# Checks that could not run because something is missing add a line here; `make test` counts them.
+export EVERGREEN_SKIPPED := $(CURDIR)/target/skipped.txt
+
+WEB_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*' 2>/dev/null)
+
+.PHONY: help setup demo test test-cluster bench crds web lint
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
+
+setup: ## Install what the tests need, or say what is missing
+	@scripts/setup
+
+demo: web ## Three simulated data centers, two incidents, an energy report; DEMO_FLAGS=--keep leaves the page up
+	@echo "Building (the first build takes several minutes) ..."
+	$(BUILD) --bins
+	target/debug/evergreen demo $(DEMO_FLAGS)
+
+test: ## Format, lint and run every test
+	@scripts/test
+
+test-cluster: web ## Only the tests on a real Kubernetes control plane
+	@$(BUILD) --bins
+	$(CARGO) test --locked -p evergreen-tests --test 'cluster_*' -- --test-threads=1 --nocapture
+
+bench: web ## Measure, print ratios, and write them to docs/measured.md
+	@scripts/bench
+
+crds: ## Write the custom resource definitions and the shipped playbooks into the chart
+	@$(BUILD) --bin evergreen
+	scripts/chart-crds target/debug/evergreen charts/evergreen
+
+lint: web ## Format check and clippy, warnings as errors
+	@$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+web: web/dist/index.html ## Build the plane's page
+
+web/node_modules/.package-lock.json: web/package-lock.json web/package.json
+	@cd web && npm ci --no-audit --no-fund
+	touch node_modules/.package-lock.json
+
+web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
+	@cd web && npm run build
+	touch dist/index.html
