@@ -1,0 +1,66 @@
+{{/* The namespace that the code looks in; see api/src/names.rs. */}}
+{{- define "evergreen.namespace" -}}
+evergreen-system
+{{- end }}
+
+{{- define "evergreen.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{/* Labels that never change: what selectors select. Called with a dict of root and component. */}}
+{{- define "evergreen.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "evergreen.labels" -}}
+{{ include "evergreen.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{/* Image of a component. Called with a dict of root and image. */}}
+{{- define "evergreen.image" -}}
+{{- $tag := .root.Values.image.tag | default .root.Chart.AppVersion -}}
+{{- with .root.Values.image.registry }}{{ . }}/{{ end }}{{ .image.repository }}:{{ $tag }}
+{{- end }}
+
+{{- define "evergreen.otlp" -}}
+{{- if .Values.telemetry.endpoint -}}
+{{ .Values.telemetry.endpoint }}
+{{- else if .Values.plane.enabled -}}
+http://{{ include "evergreen.fullname" . }}-plane.{{ include "evergreen.namespace" . }}.svc:4317
+{{- end -}}
+{{- end }}
+
+{{- define "evergreen.controllerTls" -}}
+{{ .Values.siteTls.controllerSecret | default (printf "%s-controller-tls" (include "evergreen.fullname" .)) }}
+{{- end }}
+
+{{- define "evergreen.agentTls" -}}
+{{ .Values.siteTls.agentSecret | default (printf "%s-agent-tls" (include "evergreen.fullname" .)) }}
+{{- end }}
+
+{{/* Scheduling of a component's pods. Called with its values. */}}
+{{- define "evergreen.scheduling" -}}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* policy/v1 came with Kubernetes 1.21; policy/v1beta1 went with 1.25. */}}
+{{- define "evergreen.budgetApi" -}}
+{{- if semverCompare ">=1.21-0" .Capabilities.KubeVersion.Version -}}policy/v1{{- else -}}policy/v1beta1{{- end -}}
+{{- end }}
