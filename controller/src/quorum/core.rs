@@ -1,0 +1,574 @@
+//! The core of a site's controller: feeds on the registers' answers, keeps the lease, settles the map, pursues goals.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    lease::{OwnLease, revocation},
+    map::{AssignmentMap, Entry, Holder},
+    record::{
+        Accepted, Answer, Ballot, Incarnation, LeaseVersion, Operation, RegisterState, Request, RequestId, SiteRecord,
+    },
+    round::{Change, Round, RoundState},
+    timing::{Mono, Timing},
+    view::View,
+};
+
+/// Who this is and where the registers are.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Own site.
+    pub site: String,
+    /// Sites that hold a register, members and witnesses, in one order that is the same at every site.
+    pub registers: Vec<String>,
+    /// Timing profile, the same at every site.
+    pub timing: Timing,
+    /// Something unique to this run of this process; incarnations and ballots derive from it.
+    pub seed: String,
+}
+
+/// A wanted change of one group: exactly this entry shall get exactly these holders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Goal {
+    /// Failover group.
+    pub group: String,
+    /// The entry that the decision was made on.
+    pub old: Entry,
+    /// Holders that it shall have.
+    pub holders: Vec<Holder>,
+    /// Every agent of this site acknowledged that it dropped the group (only read when this site leaves).
+    pub drained: bool,
+}
+
+/// How far the pursuit of a goal is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GoalState {
+    /// No goal, or the map already says so.
+    Idle,
+    /// The leaving holder's lease is being timed at a majority.
+    Timing(Holder),
+    /// The leaving holder is being revoked.
+    Revoking(Holder),
+    /// This site stopped granting and waits for the edge to fall silent.
+    Draining,
+    /// An entering holder is not fresh at a majority.
+    Unfresh(Holder),
+    /// The map round is under way.
+    Committing,
+    /// This site is not in quorum: a minority changes nothing.
+    NoQuorum,
+}
+
+/// How the own site stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In quorum: may grant until `valid_until`.
+    InQuorum {
+        /// Epoch.
+        epoch: u64,
+        /// Incarnation.
+        incarnation: Incarnation,
+        /// When granting ends unless renewed.
+        valid_until: Mono,
+    },
+    /// Not in quorum, and why.
+    Out(String),
+}
+
+/// A group that may be granted now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grantable {
+    /// Failover group.
+    pub group: String,
+    /// Epoch.
+    pub epoch: u64,
+    /// Incarnation.
+    pub incarnation: Incarnation,
+    /// When granting ends unless renewed.
+    pub valid_until: Mono,
+}
+
+/// A round that has not come to an end by then is given up; a later one finishes its work.
+const ROUND_PATIENCE: Mono = Mono::from_secs(3);
+
+#[derive(Clone, Debug)]
+struct Pending {
+    id: RequestId,
+    operation: Operation,
+    sent: Mono,
+}
+
+/// The state machine of one controller.
+pub struct Core {
+    config: CoreConfig,
+    views: Vec<View>,
+    lease: OwnLease,
+    pending: Vec<Option<Pending>>,
+    /// When a register may be asked again for a read and for a renewal.
+    next_read: Vec<Mono>,
+    next_renewal: Vec<Mono>,
+    next_id: u64,
+    incarnations: u64,
+    rounds: u64,
+    round: Option<Round>,
+    /// No new round before this time: back-off after a duel.
+    quiet_until: Mono,
+    chosen: Option<Accepted>,
+    goal: Option<Goal>,
+    /// Entries that this site released, and when it fell silent (R7): never granted again.
+    released: BTreeMap<(String, u64), Mono>,
+    may_claim: bool,
+}
+
+impl Core {
+    /// A core that has seen nothing yet.
+    ///
+    /// # Panics
+    /// When the own site holds no register in `config.registers` and there is none at all.
+    pub fn new(config: CoreConfig) -> Self {
+        assert!(!config.registers.is_empty(), "a core needs registers");
+        let registers = config.registers.len();
+        Self {
+            lease: OwnLease::new(&config.site),
+            views: vec![View::default(); registers],
+            pending: vec![None; registers],
+            next_read: vec![Mono::ZERO; registers],
+            next_renewal: vec![Mono::ZERO; registers],
+            next_id: 0,
+            incarnations: 0,
+            rounds: 0,
+            round: None,
+            quiet_until: Mono::ZERO,
+            chosen: None,
+            goal: None,
+            released: BTreeMap::new(),
+            may_claim: true,
+            config,
+        }
+    }
+
+    /// Number of registers that make a majority.
+    pub fn majority(&self) -> usize {
+        self.config.registers.len() / 2 + 1
+    }
+
+    /// Of several replicas of a controller only the elected one may claim a new incarnation.
+    pub fn allow_claim(&mut self, allowed: bool) {
+        self.may_claim = allowed;
+    }
+
+    /// What is wanted of the map; none to leave it alone. Giving the same goal again changes nothing.
+    pub fn pursue(&mut self, goal: Option<Goal>) {
+        self.goal = goal;
+    }
+
+    /// Time passes: requests to send now. Call at least every 100 ms.
+    pub fn tick(&mut self, now: Mono) -> Vec<Request> {
+        for register in 0..self.views.len() {
+            let overdue = |pending: &Pending| now.saturating_sub(pending.sent) >= self.config.timing.request;
+            if self.pending[register].as_ref().is_some_and(overdue)
+                && let Some(pending) = self.pending[register].take()
+            {
+                self.unknown(register, &pending, "no answer in time".into(), now);
+            }
+        }
+        self.settle(now);
+        (0..self.views.len()).filter_map(|register| self.next_request(register, now)).collect()
+    }
+
+    /// An answer came in. Answers that come after their time-out are ignored: their fate was called unknown.
+    pub fn answer(&mut self, register: usize, id: RequestId, answer: Answer, now: Mono) {
+        let Some(pending) = self.pending.get_mut(register).and_then(|slot| slot.take_if(|p| p.id == id)) else { return };
+        match answer {
+            Answer::Content(content) => {
+                self.views[register].observe(&content, pending.sent, now);
+                self.next_read[register] = now + self.read_interval();
+                if self.views[register].quarantined.is_some() {
+                    self.lease.discount(register);
+                } else if let Some(own) = content.records.get(&self.config.site) {
+                    self.lease.read(register, &own.record);
+                }
+                if self.views[register].quarantined.is_none() {
+                    self.saw_state(register, &content.version, &content.state, now);
+                }
+            }
+            Answer::Written(version) => self.written(register, pending, version, now),
+            // Somebody else wrote: read before anything else.
+            Answer::Conflict => self.read_first(register, now),
+            Answer::NoState => {
+                let view = &mut self.views[register];
+                if view.read_at.is_some() {
+                    view.quarantined = Some("its state object is gone".into());
+                    view.state = None;
+                    self.lease.discount(register);
+                }
+                view.trouble = Some("not initialised: it holds no assignments object".into());
+                self.next_read[register] = now + self.config.timing.renew;
+            }
+            Answer::Unknown(why) => self.unknown(register, &pending, why, now),
+        }
+        self.settle(now);
+    }
+
+    fn written(&mut self, register: usize, pending: Pending, version: LeaseVersion, now: Mono) {
+        match pending.operation {
+            Operation::WriteRecord { site, record, .. } => {
+                if site == self.config.site && record.incarnation.is_some() {
+                    self.lease.written(register, &record, pending.sent);
+                    self.next_renewal[register] = pending.sent + self.config.timing.renew;
+                }
+                self.views[register].wrote_record(&site, version, record, now);
+            }
+            Operation::WriteState { state, .. } => {
+                self.views[register].saw_state(&version, &state);
+                self.saw_state(register, &version, &state, now);
+            }
+            Operation::CreateBlank { .. } | Operation::Read => self.read_first(register, now),
+        }
+    }
+
+    fn unknown(&mut self, register: usize, pending: &Pending, why: String, now: Mono) {
+        if let Operation::WriteRecord { site, record, .. } = &pending.operation
+            && site == &self.config.site
+        {
+            self.lease.unknown(register, record, pending.sent);
+        }
+        self.views[register].trouble = Some(why);
+        // What was written may have landed.
+        let retry = self.config.timing.retry;
+        self.read_first(register, pending.sent.max(now.saturating_sub(retry)) + retry);
+    }
+
+    /// The next thing asked of a register is what it holds, at the given time.
+    fn read_first(&mut self, register: usize, at: Mono) {
+        self.next_read[register] = at;
+        self.views[register].state = None;
+    }
+
+    fn read_interval(&self) -> Mono {
+        self.config.timing.renew / 2
+    }
+
+    /// A register's state object is known to be this: the round in flight goes on.
+    fn saw_state(&mut self, register: usize, version: &LeaseVersion, state: &RegisterState, now: Mono) {
+        let majority = self.majority();
+        let Some(round) = &mut self.round else { return };
+        match round.saw(register, version, state, majority) {
+            RoundState::Open => {}
+            RoundState::Chosen(accepted) => {
+                self.round = None;
+                self.learn(accepted);
+            }
+            RoundState::Over => {
+                self.round = None;
+                self.back_off(now);
+            }
+        }
+    }
+
+    fn learn(&mut self, accepted: Accepted) {
+        if self.chosen.as_ref().is_none_or(|known| known.ballot < accepted.ballot) {
+            self.released.retain(|(group, version), _| accepted.map.entry(group).version <= *version);
+            self.chosen = Some(accepted);
+        }
+    }
+
+    /// Waits before the next round: longer for sites further down the list, and never the same twice.
+    fn back_off(&mut self, now: Mono) {
+        let rank = self.config.registers.iter().position(|site| *site == self.config.site).unwrap_or(0);
+        let jitter = u64::from(self.digest("back-off", self.rounds)[0]);
+        self.quiet_until = now + Mono::from_millis(200 + 400 * rank as u64 + 2 * jitter);
+    }
+
+    fn digest(&self, what: &str, counter: u64) -> [u8; 32] {
+        Sha256::digest(format!("{}/{}/{what}/{counter}", self.config.seed, self.config.site)).into()
+    }
+
+    fn settle(&mut self, now: Mono) {
+        let majority = self.majority();
+        let next = self.incarnations + 1;
+        let fresh = Incarnation(hex::encode(&self.digest("incarnation", next)[..16]));
+        let before = self.lease.held().map(|(epoch, _)| epoch);
+        let mut used = false;
+        let lapsed = before.is_some() && !self.in_quorum(now);
+        self.lease.settle(&self.views, majority, &self.config.timing, self.may_claim, lapsed, || {
+            used = true;
+            fresh
+        });
+        self.incarnations += u64::from(used);
+        if before != self.lease.held().map(|(epoch, _)| epoch) {
+            self.released.clear();
+        }
+        self.read_map();
+        if self.round.as_ref().is_some_and(|round| now.saturating_sub(round.begun) > ROUND_PATIENCE) {
+            self.round = None;
+            self.back_off(now);
+        }
+        self.advance_goal(now);
+    }
+
+    /// R6: a majority that shows the same ballot shows what was chosen there.
+    fn read_map(&mut self) {
+        let mut counts: BTreeMap<&Ballot, (usize, &Accepted)> = BTreeMap::new();
+        for view in self.trusted() {
+            if let Some((_, state)) = &view.state {
+                counts.entry(&state.accepted.ballot).or_insert((0, &state.accepted)).0 += 1;
+            }
+        }
+        let majority = self.majority();
+        let chosen = counts.into_values().find(|(count, _)| *count >= majority).map(|(_, accepted)| accepted.clone());
+        if let Some(accepted) = chosen {
+            self.learn(accepted);
+        }
+    }
+
+    fn trusted(&self) -> impl Iterator<Item = &View> {
+        self.views.iter().filter(|view| view.quarantined.is_none())
+    }
+
+    /// One step towards the goal. Order of R4: revoke, confirm at a majority, only then the map.
+    fn advance_goal(&mut self, now: Mono) {
+        if self.round.is_some() || now < self.quiet_until || !self.in_quorum(now) {
+            return;
+        }
+        let change = match self.goal_state(now) {
+            GoalState::Committing => self.goal.as_ref().map(|goal| Change {
+                group: goal.group.clone(),
+                old: goal.old.clone(),
+                holders: goal.holders.clone(),
+            }),
+            GoalState::Draining => {
+                if let Some(goal) = &self.goal {
+                    self.released.entry((goal.group.clone(), goal.old.version)).or_insert(now);
+                }
+                return;
+            }
+            _ if self.map_is_split() => None,
+            _ => return,
+        };
+        let counter = self
+            .trusted()
+            .filter_map(|view| view.state.as_ref())
+            .map(|(_, state)| state.promised.counter.max(state.accepted.ballot.counter))
+            .max()
+            .unwrap_or(0);
+        self.rounds += 1;
+        let proposer = format!("{}/{}", self.config.site, hex::encode(&self.digest("ballot", self.rounds)[..8]));
+        self.round = Some(Round::new(Ballot { counter: counter + 1, proposer }, change, now));
+    }
+
+    /// Whether a majority was read but shows no common ballot, so that only an identity round tells what is chosen.
+    fn map_is_split(&self) -> bool {
+        let mut counts: BTreeMap<&Ballot, usize> = BTreeMap::new();
+        for (_, state) in self.trusted().filter_map(|view| view.state.as_ref()) {
+            *counts.entry(&state.accepted.ballot).or_default() += 1;
+        }
+        let majority = self.majority();
+        counts.values().sum::<usize>() >= majority && counts.values().all(|count| *count < majority)
+    }
+
+    /// How far the goal is.
+    pub fn goal_state(&self, now: Mono) -> GoalState {
+        let Some(goal) = &self.goal else { return GoalState::Idle };
+        let Some(chosen) = &self.chosen else { return GoalState::NoQuorum };
+        if chosen.map.entry(&goal.group) != goal.old {
+            return GoalState::Idle;
+        }
+        let Some((epoch, incarnation)) = self.lease.held().filter(|_| self.in_quorum(now)) else {
+            return GoalState::NoQuorum;
+        };
+        for holder in goal.old.holders.iter().filter(|holder| !goal.holders.contains(holder)) {
+            if holder.site == self.config.site && holder.epoch == epoch && &holder.incarnation == incarnation {
+                let silent_since = self.released.get(&(goal.group.clone(), goal.old.version));
+                // R7: every agent acknowledged, or the longest grant has ended whatever the clocks do.
+                let silent = silent_since.is_some_and(|since| {
+                    goal.drained || now.saturating_sub(*since) >= self.config.timing.release_wait()
+                });
+                if !silent {
+                    return GoalState::Draining;
+                }
+            } else if self.gone_at(holder) < self.majority() {
+                let qualified = (0..self.views.len()).filter(|register| self.may_revoke(*register, holder)).count();
+                return if qualified + self.gone_at(holder) >= self.majority() {
+                    GoalState::Revoking(holder.clone())
+                } else {
+                    GoalState::Timing(holder.clone())
+                };
+            }
+        }
+        for holder in goal.holders.iter().filter(|holder| !goal.old.holders.contains(holder)) {
+            if self.fresh_holder(&holder.site, now).as_ref() != Some(holder) {
+                return GoalState::Unfresh(holder.clone());
+            }
+        }
+        GoalState::Committing
+    }
+
+    /// Registers at which a holder's lease is surely over: the record moved on to a number at least as high.
+    fn gone_at(&self, holder: &Holder) -> usize {
+        self.trusted()
+            .filter_map(|view| view.record(&holder.site))
+            .filter(|seen| seen.record.epoch >= holder.epoch && !seen.record.names(holder.epoch, &holder.incarnation))
+            .count()
+    }
+
+    fn may_revoke(&self, register: usize, holder: &Holder) -> bool {
+        let view = &self.views[register];
+        view.quarantined.is_none()
+            && view.record(&holder.site).is_some_and(|seen| seen.record.names(holder.epoch, &holder.incarnation))
+            && view.may_supersede(&holder.site, self.config.timing.supersede_after())
+    }
+
+    /// The next request to a register; at most one is under way at a time, so that answers come in order.
+    fn next_request(&mut self, register: usize, now: Mono) -> Option<Request> {
+        if self.pending[register].is_some() {
+            return None;
+        }
+        let operation = self.next_operation(register, now)?;
+        self.next_id += 1;
+        let id = RequestId(self.next_id);
+        self.pending[register] = Some(Pending { id, operation: operation.clone(), sent: now });
+        Some(Request { id, register, operation })
+    }
+
+    fn next_operation(&mut self, register: usize, now: Mono) -> Option<Operation> {
+        let view = &self.views[register];
+        if view.quarantined.is_some() {
+            return None;
+        }
+        let read_due = now >= self.next_read[register];
+        let Some((version, state)) = &view.state else { return read_due.then_some(Operation::Read) };
+        if !state.enrolled.contains(&self.config.site) {
+            if read_due && view.record(&self.config.site).is_none() {
+                // The creation fails if the record exists; enrolment follows once a read shows it.
+                return Some(Operation::CreateBlank { site: self.config.site.clone() });
+            }
+            if view.record(&self.config.site).is_some() {
+                let mut state = state.clone();
+                state.enrolled.insert(self.config.site.clone());
+                return Some(Operation::WriteState { at: version.clone(), state });
+            }
+            return None;
+        }
+        if now >= self.next_renewal[register]
+            && let Some(operation) = self.lease.next_write(view, &self.config.timing)
+        {
+            self.next_renewal[register] = now + self.config.timing.retry;
+            return Some(operation);
+        }
+        if let GoalState::Revoking(holder) = self.goal_state(now)
+            && self.may_revoke(register, &holder)
+            && let Some(seen) = self.views[register].record(&holder.site)
+        {
+            let at = seen.version.clone();
+            let highest = self.trusted().filter_map(|v| v.record(&holder.site)).map(|s| s.record.epoch).max();
+            return Some(revocation(&holder.site, at, highest.unwrap_or(holder.epoch)));
+        }
+        let view = &self.views[register];
+        if let Some(operation) = self.round.as_mut().and_then(|round| round.next_write(register, view)) {
+            return Some(operation);
+        }
+        read_due.then_some(Operation::Read)
+    }
+
+    fn in_quorum(&self, now: Mono) -> bool {
+        self.lease.valid_until(self.majority(), &self.config.timing).is_some_and(|until| now < until)
+    }
+
+    /// How the own site stands.
+    pub fn standing(&self, now: Mono) -> Standing {
+        match (self.lease.held(), self.lease.valid_until(self.majority(), &self.config.timing)) {
+            (Some((epoch, incarnation)), Some(valid_until)) if now < valid_until => {
+                Standing::InQuorum { epoch, incarnation: incarnation.clone(), valid_until }
+            }
+            (Some(_), _) => Standing::Out("the lease was not renewed at a majority in time".into()),
+            (None, _) => Standing::Out(self.why_not_held(now)),
+        }
+    }
+
+    fn why_not_held(&self, now: Mono) -> String {
+        let silent: Vec<&str> = (0..self.views.len())
+            .filter(|register| !self.reachable(*register, now))
+            .map(|register| self.config.registers[register].as_str())
+            .collect();
+        if self.views.len() - silent.len() < self.majority() {
+            return format!("no answer from a majority of registers; silent: {}", silent.join(", "));
+        }
+        "waiting until the previous incarnation of this site has surely ended".into()
+    }
+
+    /// What this site may grant now: groups whose map entry names exactly its current incarnation (R1), unless released.
+    pub fn grantable(&self, now: Mono) -> Vec<Grantable> {
+        let Standing::InQuorum { epoch, incarnation, valid_until } = self.standing(now) else { return Vec::new() };
+        let Some(chosen) = &self.chosen else { return Vec::new() };
+        let named = chosen.map.0.iter().filter(|(group, entry)| {
+            entry.names(&self.config.site, epoch, &incarnation)
+                && !self.released.contains_key(&((*group).clone(), entry.version))
+        });
+        named
+            .map(|(group, _)| Grantable { group: group.clone(), epoch, incarnation: incarnation.clone(), valid_until })
+            .collect()
+    }
+
+    /// The map as far as a majority showed it, and its ballot counter.
+    pub fn map(&self) -> Option<(&AssignmentMap, u64)> {
+        self.chosen.as_ref().map(|accepted| (&accepted.map, accepted.ballot.counter))
+    }
+
+    /// A site's current incarnation if its record is fresh at a majority.
+    pub fn fresh_holder(&self, site: &str, now: Mono) -> Option<Holder> {
+        let mut votes: BTreeMap<(u64, &Incarnation), usize> = BTreeMap::new();
+        for view in self.trusted() {
+            let fresh = view.age(site, now).is_some_and(|age| age < self.config.timing.suspect_after());
+            if let (true, Some(seen)) = (fresh, view.record(site))
+                && let Some(incarnation) = &seen.record.incarnation
+            {
+                *votes.entry((seen.record.epoch, incarnation)).or_default() += 1;
+            }
+        }
+        let majority = self.majority();
+        votes.into_iter().find(|(_, count)| *count >= majority).map(|((epoch, incarnation), _)| Holder {
+            site: site.to_owned(),
+            epoch,
+            incarnation: incarnation.clone(),
+        })
+    }
+
+    /// For how long a site's record has not changed at any reachable register; none if it was never seen.
+    pub fn silent_for(&self, site: &str, now: Mono) -> Option<Mono> {
+        self.trusted().filter_map(|view| view.age(site, now)).min()
+    }
+
+    /// Whether a register answered lately.
+    pub fn reachable(&self, register: usize, now: Mono) -> bool {
+        let view = &self.views[register];
+        view.quarantined.is_none()
+            && view.read_at.is_some_and(|at| now.saturating_sub(at) < self.config.timing.suspect_after())
+    }
+
+    /// Registers that are not trusted and why, by site.
+    pub fn quarantined(&self) -> Vec<(&str, &str)> {
+        self.config
+            .registers
+            .iter()
+            .zip(&self.views)
+            .filter_map(|(site, view)| view.quarantined.as_deref().map(|why| (site.as_str(), why)))
+            .collect()
+    }
+
+    /// Why a register did not answer its last request, by site.
+    pub fn troubles(&self) -> Vec<(&str, &str)> {
+        self.config
+            .registers
+            .iter()
+            .zip(&self.views)
+            .filter_map(|(site, view)| view.trouble.as_deref().map(|why| (site.as_str(), why)))
+            .collect()
+    }
+
+    /// A record as this core last saw it, for tests and status.
+    pub fn record(&self, register: usize, site: &str) -> Option<&SiteRecord> {
+        self.views.get(register).and_then(|view| view.record(site)).map(|seen| &seen.record)
+    }
+}
