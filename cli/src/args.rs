@@ -1,0 +1,103 @@
+//! The command tree: names, flags, defaults and the help that teaches them. Meaning lives with each command.
+
+use clap::{Parser, Subcommand};
+
+use crate::{commands, demo, exit::Outcome};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  ok
+  1  the answer is no (a story failed, a playbook has errors)
+  2  wrong use (unknown flag, unreadable file)
+  3  could not reach something (plane, API server, a program of the product)
+
+Every flag can be given as EVERGREEN_<FLAG> in the environment.";
+
+const EXAMPLES: &str = "\
+Examples:
+  evergreen demo                     three simulated data centers, three stories, one report
+  evergreen demo --keep              the same, and the page stays up until Ctrl-C
+  evergreen top --plane http://plane.example:8080
+  evergreen playbook lint library/*.yaml
+  evergreen twin serve --site dc-a --nodes 5   then: kubectl --kubeconfig target/twin/dc-a.kubeconfig get nodes
+  evergreen crds --out charts/evergreen/crds";
+
+/// Keeps services alive across data centers, heals what breaks, accounts for the energy it takes.
+#[derive(Debug, Parser)]
+#[command(name = "evergreen", version, about, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole product on simulated data centers: heal a node, lose a site, report the energy.
+    Demo(demo::DemoArgs),
+    /// Show the fleet, live, from the monitoring plane.
+    Top(commands::top::TopArgs),
+    /// Simulated data centers.
+    #[command(subcommand)]
+    Twin(commands::twin::TwinCommand),
+    /// Check self-healing playbooks.
+    #[command(subcommand)]
+    Playbook(commands::playbook::PlaybookCommand),
+    /// Print or write the custom resource definitions.
+    Crds(commands::crds::CrdsArgs),
+    /// Print the version.
+    Version(commands::version::VersionArgs),
+    /// Print a shell completion script.
+    Completion(commands::completion::CompletionArgs),
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What the command could not do, with what to do about it.
+    pub fn run(self) -> Outcome {
+        match self.command {
+            Command::Demo(args) => demo::run(args),
+            Command::Top(args) => commands::top::run(&args),
+            Command::Twin(command) => commands::twin::run(command),
+            Command::Playbook(command) => commands::playbook::run(command),
+            Command::Crds(args) => commands::crds::run(&args),
+            Command::Version(args) => commands::version::run(&args),
+            Command::Completion(args) => commands::completion::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn long_help_teaches_examples_and_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("Examples:") && help.contains("could not reach"), "{help}");
+    }
+
+    #[test]
+    fn every_flag_has_its_environment_twin() {
+        fn walk(command: &clap::Command) {
+            for flag in command.get_arguments().filter(|a| a.get_long().is_some()) {
+                let long = flag.get_long().unwrap_or_default();
+                if matches!(long, "help" | "version") {
+                    continue;
+                }
+                let twin = format!("EVERGREEN_{}", long.replace('-', "_").to_uppercase());
+                assert_eq!(flag.get_env().and_then(|e| e.to_str()), Some(&*twin), "{} --{long}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+}
