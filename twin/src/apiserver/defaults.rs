@@ -1,0 +1,321 @@
+//! What the server fills in, keeps and refuses, kind by kind.
+//!
+//! Only the rules that clients of the twin meet; the published deviations name the rest.
+
+use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, policy::v1 as policy};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::error::Cause;
+use super::registry::Resource;
+use super::server::ApiServer;
+use super::write::cause;
+use crate::objects::meta;
+use crate::objects::selectors::LabelSelector;
+
+/// Refuses bodies whose fields have the wrong types, in serde's words.
+///
+/// # Errors
+/// The first mismatch.
+pub fn check_types(resource: &Resource, object: &Value) -> Result<(), String> {
+    fn as_type<'a, T: Deserialize<'a>>(object: &'a Value) -> Result<(), String> {
+        T::deserialize(object).map(drop).map_err(|e| e.to_string())
+    }
+    match (resource.group.as_str(), resource.kind.as_str()) {
+        ("", "Pod") => as_type::<core::Pod>(object),
+        ("", "Node") => as_type::<core::Node>(object),
+        ("", "Service") => as_type::<core::Service>(object),
+        ("", "ConfigMap") => as_type::<core::ConfigMap>(object),
+        ("", "Secret") => as_type::<core::Secret>(object),
+        ("", "Namespace") => as_type::<core::Namespace>(object),
+        ("apps", "Deployment") => as_type::<apps::Deployment>(object),
+        ("apps", "ReplicaSet") => as_type::<apps::ReplicaSet>(object),
+        ("apps", "DaemonSet") => as_type::<apps::DaemonSet>(object),
+        ("apps", "StatefulSet") => as_type::<apps::StatefulSet>(object),
+        ("policy", _) => as_type::<policy::PodDisruptionBudget>(object),
+        ("coordination.k8s.io", _) => as_type::<coordination::Lease>(object),
+        ("discovery.k8s.io", _) => as_type::<discovery::EndpointSlice>(object),
+        _ => object.get("metadata").map_or(Ok(()), as_type::<ObjectMeta>),
+    }
+}
+
+/// State that a new object starts with.
+pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer) {
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "namespaces") => {
+            let name = meta::name(object).to_owned();
+            object["status"] = json!({"phase": "Active"});
+            object["spec"] = json!({"finalizers": ["kubernetes"]});
+            let labels = meta::object_mut(&mut object["metadata"], "labels");
+            labels.insert("kubernetes.io/metadata.name".to_owned(), Value::from(name));
+        }
+        ("", "pods") => {
+            object["status"] = json!({"phase": "Pending", "qosClass": qos_class(object)});
+        }
+        ("", "nodes") | ("", "services") | ("apiextensions.k8s.io", _) => {}
+        _ if resource.has_status => {
+            if let Some(fields) = object.as_object_mut() {
+                fields.shift_remove("status");
+                if resource.custom.is_none() {
+                    fields.insert("status".to_owned(), json!({}));
+                }
+            }
+        }
+        _ => {}
+    }
+    let _ = server;
+}
+
+/// Fields that may not change.
+///
+/// # Errors
+/// A cause for each that would.
+pub fn before_update(resource: &Resource, old: &Value, new: &mut Value, subresource: Option<&str>) -> Result<(), Vec<Cause>> {
+    let immutable = |path: &[&str], field: &str| {
+        (meta::at(old, path) != meta::at(new, path)).then(|| {
+            let shown = meta::at(new, path).cloned().unwrap_or(Value::Null);
+            cause(field, "FieldValueInvalid", &format!("Invalid value: {shown}: field is immutable"))
+        })
+    };
+    let mut causes = Vec::new();
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("apps", "deployments" | "replicasets" | "daemonsets") => causes.extend(immutable(&["spec", "selector"], "spec.selector")),
+        ("", "pods") if subresource.is_none() && meta::at(old, &["spec", "nodeName"]).is_some() => {
+            causes.extend(immutable(&["spec", "nodeName"], "spec.nodeName"));
+        }
+        ("", "configmaps" | "secrets") if old["immutable"] == true => causes.extend(immutable(&["data"], "data")),
+        ("", "services") => {
+            let ip = old["spec"]["clusterIP"].clone();
+            let keeps = new["spec"]["type"] != "ExternalName" && old["spec"]["type"] != "ExternalName";
+            if keeps && ip.is_string() && new["spec"].is_object() && new["spec"].get("clusterIP").is_none_or(|v| v == "") {
+                new["spec"]["clusterIP"] = ip;
+            }
+        }
+        _ => {}
+    }
+    if causes.is_empty() { Ok(()) } else { Err(causes) }
+}
+
+/// Default values of built-in kinds.
+pub fn fill(resource: &Resource, object: &mut Value, server: &ApiServer) {
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "pods") => pod_spec(&mut object["spec"]),
+        ("apps", "deployments") => {
+            let spec = &mut object["spec"];
+            default(spec, "replicas", json!(1));
+            default(spec, "revisionHistoryLimit", json!(10));
+            default(spec, "progressDeadlineSeconds", json!(600));
+            default(spec, "strategy", json!({"type": "RollingUpdate"}));
+            if spec["strategy"]["type"] == "RollingUpdate" {
+                let rolling = meta::object_mut(&mut spec["strategy"], "rollingUpdate");
+                rolling.entry("maxUnavailable").or_insert_with(|| json!("25%"));
+                rolling.entry("maxSurge").or_insert_with(|| json!("25%"));
+            }
+            pod_spec(&mut spec["template"]["spec"]);
+        }
+        ("apps", "replicasets" | "statefulsets") => {
+            default(&mut object["spec"], "replicas", json!(1));
+            pod_spec(&mut object["spec"]["template"]["spec"]);
+        }
+        ("apps", "daemonsets") => {
+            default(&mut object["spec"], "updateStrategy", json!({"type": "RollingUpdate"}));
+            pod_spec(&mut object["spec"]["template"]["spec"]);
+        }
+        ("", "services") => service(object, server),
+        ("", "secrets") => {
+            default_top(object, "type", json!("Opaque"));
+            let text = object.as_object_mut().and_then(|o| o.shift_remove("stringData"));
+            for (name, value) in text.as_ref().and_then(Value::as_object).into_iter().flatten() {
+                use base64::Engine as _;
+                let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
+                meta::object_mut(object, "data").insert(name.clone(), Value::from(encoded));
+            }
+        }
+        ("gateway.networking.k8s.io", "httproutes") => {
+            for rule in array_mut(&mut object["spec"], "rules") {
+                for backend in array_mut(rule, "backendRefs") {
+                    default(backend, "group", json!(""));
+                    default(backend, "kind", json!("Service"));
+                    default(backend, "weight", json!(1));
+                }
+                default(rule, "matches", json!([{"path": {"type": "PathPrefix", "value": "/"}}]));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What cannot be right whatever the types say.
+pub fn validate(resource: &Resource, _old: Option<&Value>, object: &Value) -> Vec<Cause> {
+    let required = |path: &[&str], field: &str| {
+        meta::at(object, path).is_none_or(Value::is_null).then(|| cause(field, "FieldValueRequired", "Required value"))
+    };
+    let mut causes = Vec::new();
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "pods") if meta::list(object, &["spec", "containers"]).is_empty() => {
+            causes.push(cause("spec.containers", "FieldValueRequired", "Required value"));
+        }
+        ("apps", "deployments" | "replicasets" | "daemonsets" | "statefulsets") => {
+            causes.extend(required(&["spec", "selector"], "spec.selector"));
+            if meta::list(object, &["spec", "template", "spec", "containers"]).is_empty() {
+                causes.push(cause("spec.template.spec.containers", "FieldValueRequired", "Required value"));
+            }
+            let labels = meta::at(object, &["spec", "template", "metadata", "labels"]);
+            let fits = LabelSelector::from_object(meta::at(object, &["spec", "selector"]))
+                .is_none_or(|s| s.fits(|key| labels.and_then(|l| l.get(key)).and_then(Value::as_str)));
+            if !fits {
+                let shown = labels.cloned().unwrap_or(Value::Null);
+                let why = format!("Invalid value: {shown}: `selector` does not match template `labels`");
+                causes.push(cause("spec.template.metadata.labels", "FieldValueInvalid", &why));
+            }
+            if meta::integer(object, &["spec", "replicas"]).is_some_and(|n| n < 0) {
+                causes.push(cause("spec.replicas", "FieldValueInvalid", "Invalid value: must be greater than or equal to 0"));
+            }
+        }
+        ("", "services") => {
+            let external = object["spec"]["type"] == "ExternalName";
+            if external {
+                causes.extend(required(&["spec", "externalName"], "spec.externalName"));
+            } else if meta::list(object, &["spec", "ports"]).is_empty() && object["spec"]["clusterIP"] != "None" {
+                causes.push(cause("spec.ports", "FieldValueRequired", "Required value"));
+            }
+        }
+        ("policy", _) if object["spec"].get("minAvailable").is_some() && object["spec"].get("maxUnavailable").is_some() => {
+            causes.push(cause("spec", "FieldValueInvalid", "Invalid value: minAvailable and maxUnavailable cannot be both set"));
+        }
+        ("gateway.networking.k8s.io", "httproutes") => {
+            for (r, rule) in meta::list(object, &["spec", "rules"]).iter().enumerate() {
+                for (b, backend) in meta::list(rule, &["backendRefs"]).iter().enumerate() {
+                    if !(0..=1_000_000).contains(&backend["weight"].as_i64().unwrap_or(1)) {
+                        let field = format!("spec.rules[{r}].backendRefs[{b}].weight");
+                        causes.push(cause(&field, "FieldValueInvalid", "Invalid value: must be between 0 and 1000000"));
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    causes
+}
+
+/// The status that a CRD gets at once, because nothing here needs time to establish it.
+pub fn establish_crd(crd: &mut Value, server: &ApiServer) {
+    let kind = crd["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
+    let names = &mut crd["spec"]["names"];
+    default(names, "singular", Value::from(kind.to_lowercase()));
+    default(names, "listKind", Value::from(format!("{kind}List")));
+    default(&mut crd["spec"], "conversion", json!({"strategy": "None"}));
+    let stored: Vec<Value> = meta::list(crd, &["spec", "versions"])
+        .iter()
+        .filter(|v| v["storage"] == true)
+        .map(|v| v["name"].clone())
+        .collect();
+    let established = meta::list(crd, &["status", "conditions"]).iter().any(|c| c["type"] == "Established");
+    let names = crd["spec"]["names"].clone();
+    let status = meta::object_mut(crd, "status");
+    status.insert("acceptedNames".to_owned(), names);
+    status.insert("storedVersions".to_owned(), Value::from(stored));
+    if !established {
+        let condition = |kind: &str, reason: &str, message: &str| {
+            json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": server.clock().seconds()})
+        };
+        let conditions = json!([
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        ]);
+        status.insert("conditions".to_owned(), conditions);
+    }
+}
+
+fn default(value: &mut Value, field: &str, fallback: Value) {
+    if let Some(fields) = value.as_object_mut() {
+        let slot = fields.entry(field.to_owned()).or_insert(Value::Null);
+        if slot.is_null() {
+            *slot = fallback;
+        }
+    }
+}
+
+fn default_top(object: &mut Value, field: &str, fallback: Value) {
+    default(object, field, fallback);
+}
+
+fn array_mut<'a>(value: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
+    value.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+fn pod_spec(spec: &mut Value) {
+    if !spec.is_object() {
+        return;
+    }
+    default(spec, "restartPolicy", json!("Always"));
+    default(spec, "terminationGracePeriodSeconds", json!(30));
+    default(spec, "dnsPolicy", json!("ClusterFirst"));
+    default(spec, "schedulerName", json!("default-scheduler"));
+    default(spec, "securityContext", Value::Object(Map::new()));
+    for list in ["containers", "initContainers"] {
+        for container in array_mut(spec, list) {
+            let image = container["image"].as_str().unwrap_or_default();
+            let latest = image.ends_with(":latest") || !image.rsplit('/').next().unwrap_or_default().contains(':');
+            default(container, "imagePullPolicy", json!(if latest { "Always" } else { "IfNotPresent" }));
+            default(container, "terminationMessagePath", json!("/dev/termination-log"));
+            default(container, "terminationMessagePolicy", json!("File"));
+            default(container, "resources", Value::Object(Map::new()));
+            // A limit is a request where no request is given.
+            let limits = container["resources"]["limits"].as_object().cloned().unwrap_or_default();
+            if !limits.is_empty() {
+                let requests = meta::object_mut(&mut container["resources"], "requests");
+                for (name, value) in limits {
+                    requests.entry(name).or_insert(value);
+                }
+            }
+            for port in array_mut(container, "ports") {
+                default(port, "protocol", json!("TCP"));
+            }
+        }
+    }
+}
+
+fn service(object: &mut Value, server: &ApiServer) {
+    let spec = &mut object["spec"];
+    if !spec.is_object() {
+        *spec = Value::Object(Map::new());
+    }
+    default(spec, "type", json!("ClusterIP"));
+    default(spec, "sessionAffinity", json!("None"));
+    for port in array_mut(spec, "ports") {
+        default(port, "protocol", json!("TCP"));
+        let target = port["port"].clone();
+        default(port, "targetPort", target);
+    }
+    if spec["type"] != "ExternalName" && spec.get("clusterIP").is_none_or(|v| v.is_null() || v == "") {
+        // 10.96.0.0/12 as kubeadm has it; the last versions' number gives an address that is free in practice.
+        let number = server.store().version() as u32 % 0x000f_fffe + 1;
+        let address = std::net::Ipv4Addr::from(0x0a60_0000 + number);
+        spec["clusterIP"] = Value::from(address.to_string());
+        spec["clusterIPs"] = json!([address.to_string()]);
+        default(spec, "ipFamilies", json!(["IPv4"]));
+        default(spec, "ipFamilyPolicy", json!("SingleStack"));
+        default(spec, "internalTrafficPolicy", json!("Cluster"));
+    }
+    if object["status"].is_null() {
+        object["status"] = json!({"loadBalancer": {}});
+    }
+}
+
+fn qos_class(pod: &Value) -> &'static str {
+    let containers = meta::list(pod, &["spec", "containers"]);
+    let asks = |c: &Value, what: &str| c["resources"][what].as_object().is_some_and(|m| !m.is_empty());
+    if !containers.iter().any(|c| asks(c, "requests") || asks(c, "limits")) {
+        return "BestEffort";
+    }
+    let guaranteed = containers.iter().all(|c| {
+        ["cpu", "memory"].iter().all(|name| {
+            let limit = &c["resources"]["limits"][*name];
+            let request = &c["resources"]["requests"][*name];
+            !limit.is_null() && (request.is_null() || request == limit)
+        })
+    });
+    if guaranteed { "Guaranteed" } else { "Burstable" }
+}

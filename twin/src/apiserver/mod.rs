@@ -1,0 +1,18 @@
+//! The API server of one simulated data center: store, rules of the kinds, HTTP.
+//!
+//! It knows nothing of nodes that run or pods that start: that is [`crate::sim`]. Faults act at its edge only.
+
+pub mod builtin;
+pub mod clock;
+pub mod defaults;
+pub mod discovery;
+pub mod error;
+pub mod events;
+pub mod http;
+pub mod registry;
+pub mod server;
+pub mod store;
+pub mod subresources;
+pub mod table;
+pub mod watch;
+pub mod write;

@@ -1,0 +1,26 @@
+//! Simulated data centers: an API server, nodes, workloads, a network edge and faults, in one process.
+//!
+//! Start with [`Twin::builder`]. The published deviations from a real cluster are in [`DEVIATIONS`].
+//! This crate knows Kubernetes and the product's nouns; it never knows the controller.
+
+pub mod apiserver;
+pub mod faults;
+pub mod objects;
+mod transport;
+mod twin;
+
+pub use faults::{Answer, Faults, Loss, Matcher};
+pub use transport::Served;
+pub use twin::{NodeSpec, Twin, TwinBuilder};
+
+/// Ways in which a twin is not a Kubernetes cluster. Shown wherever its results are.
+pub const DEVIATIONS: &[&str] = &[
+    "no authentication and no authorization: the bearer token names the client, everything is allowed",
+    "request bodies are JSON or YAML; protobuf is answered with 415",
+    "unknown fields of built-in kinds are kept, not pruned or warned about",
+    "CEL rules of CustomResourceDefinitions are not evaluated; conversion between versions only renames apiVersion",
+    "no admission webhooks, quotas, limit ranges or Pod security",
+    "no exec, attach, port-forward, logs or service account tokens",
+    "a replace never creates an object",
+    "writes of the simulation's own controllers leave no managedFields",
+];
