@@ -1,0 +1,43 @@
+//! GET /api/v1/fleet.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, extract::State};
+
+use super::{ApiError, Shared};
+use crate::{
+    clock::now_ms,
+    energy::{
+        HOUR_MS,
+        query::{self, By},
+    },
+    fleet::{Fleet, fleet},
+};
+
+/// How long the sum of a day may be shown before it is made again, milliseconds.
+const KEEP_MS: i64 = 5_000;
+const MICROJOULES_PER_KWH: f64 = 3.6e12;
+
+/// Energy of the last 24 hours by site, made anew at most every few seconds.
+#[derive(Debug, Default)]
+pub struct DayEnergy(tokio::sync::Mutex<(i64, Arc<BTreeMap<String, f64>>)>);
+
+impl DayEnergy {
+    async fn kwh(&self, shared: &Shared, now_ms: i64) -> Result<Arc<BTreeMap<String, f64>>, ApiError> {
+        let mut kept = self.0.lock().await;
+        if now_ms - kept.0 >= KEEP_MS {
+            let report =
+                shared.reader.ask(move |c| query::report(c, now_ms - 24 * HOUR_MS, now_ms, By::Site, None)).await?;
+            let kwh =
+                report.rows.into_iter().map(|row| (row.key, row.figures.microjoules as f64 / MICROJOULES_PER_KWH));
+            *kept = (now_ms, Arc::new(kwh.collect()));
+        }
+        Ok(kept.1.clone())
+    }
+}
+
+pub(super) async fn get(State(shared): State<Shared>) -> Result<Json<Fleet>, ApiError> {
+    let now_ms = now_ms();
+    let kwh = shared.day.kwh(&shared, now_ms).await?;
+    Ok(Json(fleet(&shared.live, now_ms, &kwh)))
+}

@@ -1,0 +1,177 @@
+//! What a person may say to `evergreen-plane`, and what it means. Each default stands beside its flag.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use evergreen_api::duration::HumanDuration;
+
+const EXAMPLES: &str = "\
+Examples:
+  evergreen-plane --data-dir ./plane-data
+      Take OTLP on 4317 (gRPC) and 4318 (HTTP), show the page on http://localhost:8080
+  evergreen-plane --data-dir /data --max-size 50GiB --retention-raw 12h
+      Keep raw points for twelve hours and never more than 50 GiB altogether
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 evergreen-agent --standalone
+      Send one machine's telemetry to it
+
+What is kept: raw metric points for --retention-raw, spans and logs for --retention-spans, energy by
+5 minutes for 35 days and by the hour without end. Beyond --max-size the oldest goes first; /metrics counts it.
+Every batch is on disk before its sender is told so: a crash loses nothing that was acknowledged.
+
+Exit codes: 0 stopped cleanly, 2 wrong use, 3 could not open the data directory or a port.";
+
+/// Evergreen's monitoring plane: OTLP in; incidents, fleet and energy out.
+#[derive(Parser, Debug, Clone)]
+#[command(name = "evergreen-plane", version, about, after_help = EXAMPLES)]
+pub struct Args {
+    /// Where OTLP over gRPC is taken
+    #[arg(long, env = "EVERGREEN_GRPC_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:4317")]
+    pub grpc_listen: SocketAddr,
+    /// Where OTLP over HTTP (protobuf or JSON) is taken
+    #[arg(long, env = "EVERGREEN_HTTP_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:4318")]
+    pub http_listen: SocketAddr,
+    /// Where the page, the JSON API and /metrics are served
+    #[arg(long, env = "EVERGREEN_WEB_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    pub web_listen: SocketAddr,
+    /// Directory of the database; made when absent, used by one process at a time
+    #[arg(long, env = "EVERGREEN_DATA_DIR", value_name = "DIR", default_value = "/var/lib/evergreen-plane")]
+    pub data_dir: PathBuf,
+    /// Most bytes to keep; beyond it the oldest raw points, spans and logs go first (plain bytes, or KiB, MiB, GiB, TiB)
+    #[arg(long, env = "EVERGREEN_MAX_SIZE", value_name = "BYTES", default_value = "10GiB", value_parser = parse_size)]
+    pub max_size: u64,
+    /// How long raw metric points are kept
+    #[arg(long, env = "EVERGREEN_RETENTION_RAW", value_name = "DURATION", default_value = "6h")]
+    pub retention_raw: HumanDuration,
+    /// How long spans, incidents and logs are kept
+    #[arg(long, env = "EVERGREEN_RETENTION_SPANS", value_name = "DURATION", default_value = "30d")]
+    pub retention_spans: HumanDuration,
+    /// Form of the log on standard error; RUST_LOG sets what is said
+    #[arg(long, env = "EVERGREEN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the arguments mean once they are checked against each other.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Address of OTLP over gRPC.
+    pub grpc_listen: SocketAddr,
+    /// Address of OTLP over HTTP.
+    pub http_listen: SocketAddr,
+    /// Address of the page and the API.
+    pub web_listen: SocketAddr,
+    /// Directory of the database.
+    pub data_dir: PathBuf,
+    /// Bounds of what is kept.
+    pub retention: Retention,
+}
+
+/// Bounds of what the store keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Most bytes of live database pages.
+    pub max_bytes: u64,
+    /// Age at which raw points go.
+    pub raw: Duration,
+    /// Age at which spans, incidents and logs go.
+    pub spans: Duration,
+}
+
+/// Smallest database that can hold an hour of a small fleet; below it eviction would eat what just came.
+const SMALLEST_SIZE: u64 = 16 << 20;
+/// Energy is rolled up half an hour behind; raw points must live longer than that.
+const SHORTEST_RAW: Duration = Duration::from_secs(3_600);
+
+impl Args {
+    /// Checks the arguments against each other.
+    ///
+    /// # Errors
+    /// A sentence that names the flag, what is wrong with it and what would be right.
+    pub fn settings(self) -> Result<Settings, String> {
+        if self.max_size < SMALLEST_SIZE {
+            return Err(format!("--max-size {} is too small: give at least 16MiB", self.max_size));
+        }
+        if self.retention_raw.get() < SHORTEST_RAW {
+            return Err(format!(
+                "--retention-raw {} is too short: energy is rolled up from raw points half an hour later, give at least 1h",
+                self.retention_raw
+            ));
+        }
+        if self.retention_spans.get() < SHORTEST_RAW {
+            return Err(format!("--retention-spans {} is too short: give at least 1h", self.retention_spans));
+        }
+        Ok(Settings {
+            grpc_listen: self.grpc_listen,
+            http_listen: self.http_listen,
+            web_listen: self.web_listen,
+            data_dir: self.data_dir,
+            retention: Retention {
+                max_bytes: self.max_size,
+                raw: self.retention_raw.get(),
+                spans: self.retention_spans.get(),
+            },
+        })
+    }
+}
+
+/// Reads `10GiB`, `512MiB`, `1073741824`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let wrong =
+        || format!("`{text}` is no size: write bytes, or a whole number with KiB, MiB, GiB or TiB, as in 10GiB");
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let shift = match text[digits..].trim() {
+        "" | "B" => 0,
+        "KiB" | "Ki" => 10,
+        "MiB" | "Mi" => 20,
+        "GiB" | "Gi" => 30,
+        "TiB" | "Ti" => 40,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(parse_size("10GiB"), Ok(10 << 30));
+        assert_eq!(parse_size("512 MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("4096"), Ok(4096));
+    }
+
+    #[test]
+    fn a_wrong_size_says_what_would_be_right() {
+        for text in ["", "GiB", "10GB", "-1", "1.5GiB", "99999999999TiB"] {
+            assert!(parse_size(text).is_err_and(|e| e.contains("as in 10GiB")), "{text}");
+        }
+    }
+
+    #[test]
+    fn bounds_that_would_eat_fresh_data_are_refused_with_the_flag() {
+        let args = |flags: &[&str]| Args::try_parse_from([&["evergreen-plane"], flags].concat()).unwrap().settings();
+        assert!(args(&["--max-size", "1MiB"]).is_err_and(|e| e.contains("--max-size")));
+        assert!(args(&["--retention-raw", "5m"]).is_err_and(|e| e.contains("--retention-raw")));
+        assert!(args(&[]).is_ok());
+    }
+
+    #[test]
+    fn the_help_teaches_by_example() {
+        use clap::CommandFactory;
+        let help = Args::command().render_long_help().to_string();
+        for word in ["Examples:", "Exit codes:", "--data-dir", "EVERGREEN_MAX_SIZE"] {
+            assert!(help.contains(word), "{word}");
+        }
+    }
+}
