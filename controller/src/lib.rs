@@ -3,4 +3,15 @@
 //! Planners and the protocol core are pure; executors make no choices. The controllers of a fleet meet only over the
 //! registers in each other's API servers: there is no hub.
 
+mod args;
+pub mod energy_report;
+pub mod failover;
+mod leader;
+mod members;
+mod metrics;
 pub mod quorum;
+pub mod report;
+mod run;
+pub mod site;
+
+pub use self::{args::Args, run::run};
