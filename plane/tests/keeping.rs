@@ -129,7 +129,7 @@ async fn old_spans_incidents_and_logs_expire() {
 
 #[tokio::test]
 async fn too_much_lets_the_oldest_go_and_keeps_the_energy() {
-    let limit = 3 << 20;
+    let limit = 1 << 20;
     let kept = Kept::new(limit);
     kept.metrics(host_energy("dc-a", "a1", NOW, 5 * 360)).await;
     for node in 0..40 {

@@ -47,9 +47,13 @@ pub fn parts(from_ms: i64, to_ms: i64, rolled_until_ms: i64, floors: Floors) -> 
         push(Part::Raw(from_ms, to_ms));
         return parts;
     }
-    let first = ceil(from_ms, FIVE_MINUTES_MS).min(to_ms);
+    let first = ceil(from_ms, FIVE_MINUTES_MS);
     if from_ms >= floors.raw_ms {
-        push(Part::Raw(from_ms, first));
+        push(Part::Raw(from_ms, first.min(to_ms)));
+    }
+    if first >= to_ms {
+        // Within one bucket: its raw points say it, or it belongs to the window that holds its start.
+        return parts;
     }
     let last = if to_ms >= rolled_until_ms {
         rolled_until_ms
@@ -59,19 +63,17 @@ pub fn parts(from_ms: i64, to_ms: i64, rolled_until_ms: i64, floors: Floors) -> 
         ceil(to_ms, FIVE_MINUTES_MS)
     };
     let last = last.max(first);
-    let (first_hour, last_hour) = (ceil(first, HOUR_MS), floor(last, HOUR_MS));
+    // Where five-minute sums are gone the hours that start in the window answer, from there on both.
+    let old = last.min(floors.five_ms);
+    push(Part::Hour(ceil(first, HOUR_MS), ceil(old, HOUR_MS)));
+    let fine = first.max(floors.five_ms);
+    let (first_hour, last_hour) = (ceil(fine, HOUR_MS), floor(last, HOUR_MS));
     if first_hour < last_hour {
-        push(Part::Five(first.max(floors.five_ms).min(first_hour.max(first)), first_hour));
+        push(Part::Five(fine, first_hour));
         push(Part::Hour(first_hour, last_hour));
-        if last_hour >= floors.five_ms {
-            push(Part::Five(last_hour, last));
-        } else if last_hour < last {
-            push(Part::Hour(last_hour, last_hour + HOUR_MS));
-        }
-    } else if first >= floors.five_ms {
-        push(Part::Five(first, last));
-    } else if first_hour < last {
-        push(Part::Hour(first_hour, first_hour + HOUR_MS));
+        push(Part::Five(last_hour, last));
+    } else {
+        push(Part::Five(fine, last));
     }
     push(Part::Raw(last, to_ms));
     parts
@@ -111,7 +113,7 @@ mod tests {
         assert_eq!(parts(1_000, 400_000, 100 * HOUR_MS, floors), [Part::Five(300_000, 600_000)]);
     }
 
-    /// The buckets of five minutes whose content the parts stand for, as (start, raw or rolled up).
+    /// The stretches of time that the parts stand for.
     fn covered(parts: &[Part]) -> Vec<(i64, i64)> {
         parts
             .iter()
