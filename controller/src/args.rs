@@ -1,0 +1,65 @@
+//! Command line of the controller; each default beside its flag.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, ValueEnum};
+
+/// One data center's controller: keeps its services alive across data centers, heals what breaks, reports energy.
+///
+/// It talks to the API server of its own data center and, through the DataCenter resources there, to those of the
+/// others. It needs no hub. Every flag can also be given as EVERGREEN_<FLAG>; OTEL_EXPORTER_OTLP_ENDPOINT says where
+/// traces, metrics and logs go.
+///
+/// Example: evergreen-controller --site shanghai-1 --kubeconfig ~/.kube/config
+#[derive(Debug, Parser)]
+#[command(name = "evergreen-controller", version, verbatim_doc_comment, after_help = "Exit status: 0 stopped cleanly, 2 wrong use, 3 something that must be there at start is not.")]
+pub struct Args {
+    /// Name of the data center that this controller runs in; a DataCenter of that name must exist.
+    #[arg(long, env = "EVERGREEN_SITE")]
+    pub site: String,
+    /// Kubeconfig of the own API server; without it the pod's service account is used.
+    #[arg(long, env = "EVERGREEN_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where agents pull grants, over TLS with client certificates.
+    #[arg(long, env = "EVERGREEN_LISTEN", default_value = "0.0.0.0:9443")]
+    pub listen: SocketAddr,
+    /// Certificate of the site endpoint, PEM. Without the three TLS files the site endpoint is not served.
+    #[arg(long, env = "EVERGREEN_TLS_CERT", requires_all = ["tls_key", "tls_client_ca"])]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the site endpoint, PEM.
+    #[arg(long, env = "EVERGREEN_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Authority that agents' certificates must come from, PEM.
+    #[arg(long, env = "EVERGREEN_TLS_CLIENT_CA", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Where metrics and health are served.
+    #[arg(long, env = "EVERGREEN_METRICS_LISTEN", default_value = "0.0.0.0:9465")]
+    pub metrics_listen: SocketAddr,
+    /// Monitoring plane whose energy figures EnergyReports are made from, as in http://evergreen-plane:8080.
+    #[arg(long, env = "EVERGREEN_PLANE_URL")]
+    pub plane_url: Option<String>,
+    /// Name of this replica in the leader election. Default: host name and process id.
+    #[arg(long, env = "EVERGREEN_REPLICA")]
+    pub replica: Option<String>,
+    /// How log lines look.
+    #[arg(long, env = "EVERGREEN_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+impl From<LogFormat> for evergreen_telemetry::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}

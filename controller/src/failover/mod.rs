@@ -1,0 +1,17 @@
+//! Multi-active failover of stateless services: facts in, a decision with its reasons out, executors that only execute.
+
+mod facts;
+mod gather;
+mod incidents;
+mod planner;
+mod routes;
+mod run;
+mod status;
+mod weights;
+
+pub use self::{
+    facts::{ServiceFacts, SiteFacts},
+    planner::{Actor, Cause, Decision, Verdict, plan},
+    run::{FailoverContext, Peer, run},
+    weights::weights,
+};

@@ -1,0 +1,205 @@
+//! The controller process: puts the parts together and takes them apart again.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use evergreen_telemetry::{Telemetry, TelemetryConfig};
+use kube::Client;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::Args,
+    energy_report,
+    failover::{self, FailoverContext},
+    leader,
+    members::Members,
+    metrics,
+    quorum::{CoreConfig, Timing},
+    site::{self, EndpointTls, GrantBook, Signer, SiteHandle, clients},
+};
+
+/// How often metrics go out over OTLP unless OTEL_METRIC_EXPORT_INTERVAL says otherwise.
+const METRIC_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs until a signal stops it.
+///
+/// # Errors
+/// When something that must be there at start is not: a usable kubeconfig, certificates, free ports. An API server that
+/// does not answer is no such thing: it is waited for.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let telemetry = Telemetry::start(&TelemetryConfig {
+        service: "evergreen-controller",
+        version: env!("CARGO_PKG_VERSION"),
+        site: args.site.clone(),
+        node: None,
+        metric_interval: metric_interval(),
+        log_format: args.log_format.into(),
+    })?;
+    let telemetry = Arc::new(telemetry);
+    let cancel = CancellationToken::new();
+    stop_on_signal(cancel.clone())?;
+    let result = serve(&args, &telemetry, &cancel).await;
+    cancel.cancel();
+    if let Ok(telemetry) = Arc::try_unwrap(telemetry) {
+        telemetry.shutdown().await;
+    }
+    result
+}
+
+async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationToken) -> anyhow::Result<()> {
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let health = metrics::Health::default();
+    let listener = tokio::net::TcpListener::bind(args.metrics_listen)
+        .await
+        .with_context(|| format!("cannot listen on {} for metrics (--metrics-listen)", args.metrics_listen))?;
+    tasks.spawn(metrics::serve(listener, telemetry.clone(), health.clone(), cancel.clone()));
+    let client = clients::own(args.kubeconfig.as_deref()).await.context("no usable access to the own API server")?;
+    let Some(members) = Members::wait(&client, &args.site, cancel).await else { return Ok(()) };
+    let replica = args.replica.clone().unwrap_or_else(default_replica);
+    let names = members.registers.iter().map(|register| register.site().to_owned()).collect();
+    tracing::info!(site = args.site, replica, registers = ?names, profile = ?members.profile, "controller starts");
+    let config = CoreConfig {
+        site: args.site.clone(),
+        registers: names,
+        timing: Timing::of_lease(members.profile.lease().get()),
+        seed: uuid::Uuid::new_v4().to_string(),
+    };
+    let handle = site::start(config, members.registers.clone(), cancel.clone());
+    metrics::register(&telemetry.meter(), &handle, &args.site);
+    let book = Arc::new(GrantBook::default());
+    tasks.spawn({
+        let (client, members, cancel) = (client.clone(), members.clone(), cancel.clone());
+        async move {
+            members.watch_for_changes(client, cancel).await;
+            Ok(())
+        }
+    });
+    if let (Some(cert), Some(key), Some(client_ca)) = (&args.tls_cert, &args.tls_key, &args.tls_client_ca) {
+        let tls = EndpointTls { cert: cert.clone(), key: key.clone(), client_ca: client_ca.clone() };
+        let (listen, site, handle, book) = (args.listen, args.site.clone(), handle.clone(), book.clone());
+        let (client, cancel) = (client.clone(), cancel.clone());
+        tasks.spawn(async move {
+            let Some(signer) = wait_for_signer(&site, &client, &cancel).await else { return Ok(()) };
+            Ok(site::serve(listen, &tls, &site, handle, signer, book, cancel).await?)
+        });
+    } else {
+        tracing::warn!("no --tls-cert: the site endpoint is not served, so no node of this site gets a grant");
+    }
+    tasks.spawn({
+        let context = FailoverContext {
+            site: args.site.clone(),
+            client: client.clone(),
+            members: members.members.clone(),
+            handle: handle.clone(),
+            book,
+            incidents: telemetry.incidents(),
+        };
+        let cancel = cancel.clone();
+        async move {
+            failover::run(context, cancel).await;
+            Ok(())
+        }
+    });
+    let leads = leader::start(client.clone(), replica, cancel.clone());
+    health.started();
+    let work = LeaderWork {
+        client,
+        site: args.site.clone(),
+        plane_url: args.plane_url.clone(),
+        telemetry: telemetry.clone(),
+        handle,
+        health,
+    };
+    tasks.spawn(lead(leads, work, cancel.clone()));
+    while let Some(ended) = tasks.join_next().await {
+        let ended = ended.context("a task of the controller panicked")?;
+        if let Err(error) = ended {
+            cancel.cancel();
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// What only the leading replica does.
+struct LeaderWork {
+    client: Client,
+    site: String,
+    plane_url: Option<String>,
+    telemetry: Arc<Telemetry>,
+    handle: SiteHandle,
+    health: metrics::Health,
+}
+
+/// Starts the leader's work when this replica is elected and stops it at once when it is not any more.
+async fn lead(mut leads: watch::Receiver<bool>, work: LeaderWork, cancel: CancellationToken) -> anyhow::Result<()> {
+    let mut term: Option<CancellationToken> = None;
+    loop {
+        let leading = *leads.borrow_and_update();
+        work.handle.allow_claim(leading);
+        work.health.leads(leading);
+        match (leading, &term) {
+            (true, None) => {
+                let token = cancel.child_token();
+                begin_term(&work, token.clone());
+                term = Some(token);
+            }
+            (false, Some(_)) => {
+                if let Some(token) = term.take() {
+                    token.cancel();
+                }
+            }
+            _ => {}
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            changed = leads.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
+}
+
+fn begin_term(work: &LeaderWork, term: CancellationToken) {
+    tokio::spawn(energy_report::run(work.client.clone(), work.plane_url.clone(), term));
+}
+
+async fn wait_for_signer(site: &str, client: &Client, cancel: &CancellationToken) -> Option<Arc<Signer>> {
+    loop {
+        match Signer::load(site, client).await {
+            Ok(signer) => return Some(Arc::new(signer)),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "grants cannot be signed yet; trying again"
+            ),
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return None,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+fn metric_interval() -> Duration {
+    let given = std::env::var("OTEL_METRIC_EXPORT_INTERVAL").ok().and_then(|text| text.parse().ok());
+    given.map_or(METRIC_INTERVAL, Duration::from_millis)
+}
+
+fn default_replica() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}-{}", std::process::id())
+}
+
+fn stop_on_signal(cancel: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        cancel.cancel();
+    });
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! The loop that feeds the protocol core: sends its requests, times them, brings the answers, publishes a snapshot.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{BootClock, Register};
+use crate::quorum::{
+    Answer, AssignmentMap, Core, CoreConfig, Goal, GoalState, Grantable, Holder, Mono, Request, RequestId, Standing,
+};
+
+/// The core is ticked at least this often.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the core knows at one moment, for everyone who only reads.
+#[derive(Clone, Debug)]
+pub struct SiteSnapshot {
+    /// How the own site stands.
+    pub standing: Standing,
+    /// What may be granted, each until its own end.
+    pub grantable: Vec<Grantable>,
+    /// The map as a majority showed it, if it was read.
+    pub map: Option<AssignmentMap>,
+    /// Ballot counter of the map: grows with every change.
+    pub map_ballot: u64,
+    /// Current incarnations of the sites whose lease is fresh at a majority.
+    pub fresh: BTreeMap<String, Holder>,
+    /// For how long a site's record has not changed anywhere; absent if never seen.
+    pub silent_for: BTreeMap<String, Mono>,
+    /// Registers that answer.
+    pub reachable: Vec<String>,
+    /// Registers that are not trusted, and why.
+    pub quarantined: Vec<(String, String)>,
+    /// Why registers do not answer.
+    pub troubles: Vec<(String, String)>,
+    /// How far the pursued goal is.
+    pub goal: GoalState,
+    /// Number of registers and how many make a majority.
+    pub registers: usize,
+    /// How many make a majority.
+    pub majority: usize,
+}
+
+/// What the rest of the controller holds of the running core.
+#[derive(Clone, Debug)]
+pub struct SiteHandle {
+    /// The newest snapshot.
+    pub snapshot: watch::Receiver<Arc<SiteSnapshot>>,
+    goal: watch::Sender<Option<Goal>>,
+    may_claim: watch::Sender<bool>,
+}
+
+impl SiteHandle {
+    /// What is wanted of the map.
+    pub fn pursue(&self, goal: Option<Goal>) {
+        self.goal.send_if_modified(|known| {
+            let changed = *known != goal;
+            *known = goal;
+            changed
+        });
+    }
+
+    /// Whether this replica may claim the site's lease.
+    pub fn allow_claim(&self, allowed: bool) {
+        self.may_claim.send_replace(allowed);
+    }
+
+    /// The newest snapshot.
+    pub fn now(&self) -> Arc<SiteSnapshot> {
+        self.snapshot.borrow().clone()
+    }
+}
+
+/// Starts the loop; it ends when `cancel` is cancelled.
+pub fn start(config: CoreConfig, registers: Vec<Arc<Register>>, cancel: CancellationToken) -> SiteHandle {
+    let names = config.registers.clone();
+    let request_timeout = config.timing.request;
+    let mut core = Core::new(config);
+    let (goal_sender, mut goal) = watch::channel(None);
+    let (claim_sender, mut may_claim) = watch::channel(false);
+    let (snapshot_sender, snapshot) = watch::channel(Arc::new(take_snapshot(&core, &names, BootClock.now())));
+    // The core asks a register one thing at a time, so answers never wait for room.
+    let (answers, mut inbox) = mpsc::channel::<(usize, RequestId, Answer)>(names.len().max(1) * 2);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = ticks.tick() => {}
+                Ok(()) = goal.changed() => {}
+                Ok(()) = may_claim.changed() => {}
+                Some((register, id, answer)) = inbox.recv() => core.answer(register, id, answer, BootClock.now()),
+            }
+            core.pursue(goal.borrow_and_update().clone());
+            core.allow_claim(*may_claim.borrow_and_update());
+            for request in core.tick(BootClock.now()) {
+                send(&registers, request, request_timeout, answers.clone());
+            }
+            snapshot_sender.send_replace(Arc::new(take_snapshot(&core, &names, BootClock.now())));
+        }
+    });
+    SiteHandle { snapshot, goal: goal_sender, may_claim: claim_sender }
+}
+
+fn send(
+    registers: &[Arc<Register>],
+    request: Request,
+    timeout: Duration,
+    answers: mpsc::Sender<(usize, RequestId, Answer)>,
+) {
+    let register = registers[request.register].clone();
+    tokio::spawn(async move {
+        let performed = tokio::time::timeout(timeout, register.perform(request.operation)).await;
+        let answer = performed.unwrap_or_else(|_| Answer::Unknown(format!("no answer within {timeout:?}")));
+        // The loop has ended when nobody listens; then the answer means nothing any more.
+        let _ = answers.send((request.register, request.id, answer)).await;
+    });
+}
+
+fn take_snapshot(core: &Core, names: &[String], now: Mono) -> SiteSnapshot {
+    let pairs = |pairs: Vec<(&str, &str)>| pairs.into_iter().map(|(a, b)| (a.to_owned(), b.to_owned())).collect();
+    SiteSnapshot {
+        standing: core.standing(now),
+        grantable: core.grantable(now),
+        map: core.map().map(|(map, _)| map.clone()),
+        map_ballot: core.map().map_or(0, |(_, ballot)| ballot),
+        fresh: names.iter().filter_map(|site| core.fresh_holder(site, now)).map(|h| (h.site.clone(), h)).collect(),
+        silent_for: names.iter().filter_map(|site| Some((site.clone(), core.silent_for(site, now)?))).collect(),
+        reachable: (0..names.len()).filter(|i| core.reachable(*i, now)).map(|i| names[i].clone()).collect(),
+        quarantined: pairs(core.quarantined()),
+        troubles: pairs(core.troubles()),
+        goal: core.goal_state(now),
+        registers: names.len(),
+        majority: core.majority(),
+    }
+}
