@@ -24,7 +24,7 @@ Examples:
 
 /// Keeps services alive across data centers, heals what breaks, accounts for the energy it takes.
 #[derive(Debug, Parser)]
-#[command(name = "evergreen", version, about, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), propagate_version = true, max_term_width = 110)]
+#[command(name = "evergreen", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), propagate_version = true, max_term_width = 110)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

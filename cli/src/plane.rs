@@ -172,9 +172,12 @@ pub struct Incident {
     /// Node.
     #[serde(default)]
     pub node: Option<String>,
-    /// When its first span began, RFC 3339.
+    /// Problem kind, or the name of the span that opened it.
     #[serde(default)]
-    pub started_at: Option<String>,
+    pub kind: String,
+    /// When the span that opened it began, RFC 3339.
+    #[serde(default)]
+    pub detected_at: Option<String>,
     /// Spans so far.
     #[serde(default)]
     pub span_count: u64,
@@ -195,11 +198,6 @@ impl Plane {
     /// Base URL.
     pub fn url(&self) -> &str {
         &self.base
-    }
-
-    /// Page of an incident.
-    pub fn incident_page(&self, trace_id: &str) -> String {
-        format!("{}/#/incidents/{trace_id}", self.base)
     }
 
     /// Whether it is ready.
@@ -231,4 +229,9 @@ impl Plane {
         let all: Incidents = self.http.get_json(&format!("{}/api/v1/incidents?limit=50", self.base), LIMIT).await?;
         Ok(all.incidents)
     }
+}
+
+/// Address of an incident on the plane's page.
+pub fn incident_page(base: &str, trace_id: &str) -> String {
+    format!("{}/#/incidents/{trace_id}", base.trim_end_matches('/'))
 }

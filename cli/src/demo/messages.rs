@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use evergreen_api::resources::StepOutcome;
+
 /// A sentence in both languages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Text {
@@ -180,9 +182,42 @@ pub fn run_started(playbook: &str, run: &str) -> Text {
     both!("playbook {playbook} begins (run {run})", "预案 {playbook} 开始（运行 {run}）")
 }
 
-pub fn run_step(action: &str, outcome: &str, message: &str) -> Text {
+pub fn run_step(action: &str, outcome: StepOutcome, message: &str) -> Text {
+    let (en, zh) = match outcome {
+        StepOutcome::Done => ("done", "完成"),
+        StepOutcome::Skipped => ("not needed", "无需执行"),
+        StepOutcome::Failed => ("FAILED", "失败"),
+        StepOutcome::Ambiguous => ("outcome unknown", "结果不明"),
+    };
+    let name = match action {
+        "cordon" => "停止调度 (cordon)",
+        "drain" => "迁走 Pod (drain)",
+        "restart" => "重启 (restart)",
+        "wait" => "等待 (wait)",
+        "verify" => "验证 (verify)",
+        "uncordon" => "恢复调度 (uncordon)",
+        other => other,
+    };
     let detail = if message.is_empty() { String::new() } else { format!(": {message}") };
-    both!("{action} {outcome}{detail}", "{action} {outcome}{detail}")
+    both!("{action} {en}{detail}", "{name} {zh}{detail}")
+}
+
+pub fn run_ended(run: &str, phase: &str) -> Text {
+    both!("run {run} ended as {phase}", "运行 {run} 以 {phase} 结束")
+}
+
+pub fn node_not_back(node: &str) -> Text {
+    both!(
+        "{node} was not given back: it is still cordoned or still has the condition",
+        "{node} 未归还：仍被隔离或状况仍在"
+    )
+}
+
+pub fn budget_broken(least: usize, needed: usize) -> Text {
+    both!(
+        "the PodDisruptionBudget was broken: only {least} ready pods, {needed} asked",
+        "PodDisruptionBudget 被突破：就绪 Pod 仅 {least} 个，要求 {needed} 个"
+    )
 }
 
 pub fn node_repaired(node: &str) -> Text {
@@ -216,9 +251,9 @@ pub fn waiting_suspected(site: &str) -> Text {
     both!("the other sites to miss {site}", "等待其余站点发现 {site} 丢失")
 }
 
-pub fn site_suspected(site: &str, by: &str, after: Duration) -> Text {
+pub fn site_suspected(site: &str, after: Duration) -> Text {
     let after = human(after);
-    both!("{by} suspects {site}, {after} after the loss", "{by} 在丢失后 {after} 怀疑 {site}")
+    both!("{site} was suspected {after} after the loss", "丢失后 {after}，{site} 被怀疑")
 }
 
 pub fn site_took_over(site: &str, lost: &str, after: Duration) -> Text {
@@ -262,6 +297,13 @@ pub fn outage(window: Duration, errors: u64) -> Text {
     )
 }
 
+pub fn client_errors_back(errors: u64, requests: u64) -> Text {
+    both!(
+        "during the way back clients saw {errors} errors in {requests} requests",
+        "回切期间客户端 {requests} 个请求中出现 {errors} 个错误"
+    )
+}
+
 pub fn no_outage() -> Text {
     both!("clients saw no error at all", "客户端未看到任何错误")
 }
@@ -281,6 +323,25 @@ pub fn energy_site(site: &str, kwh: &str, share: &str, facility: Option<&str>) -
             "{site}：IT 用电 {kwh} kWh，其中 {share} 为实测；未申报 PUE"
         ),
     }
+}
+
+pub fn energy_parts(site: &str, parts: u64, whole: u64) -> Text {
+    both!(
+        "the parts of {site} do not add up: {parts} of {whole} microjoules",
+        "{site} 的各部分之和不等于总量：{parts} / {whole} 微焦"
+    )
+}
+
+pub fn energy_provenance(site: &str, has_sensors: bool) -> Text {
+    if has_sensors {
+        both!("{site} has energy counters, yet nothing was measured", "{site} 有能耗计数器，却没有实测数据")
+    } else {
+        both!("{site} has no energy counters, yet something was measured", "{site} 没有能耗计数器，却出现实测数据")
+    }
+}
+
+pub fn page_with_keep() -> Text {
+    both!("evergreen demo --keep leaves it up", "使用 evergreen demo --keep 可保持页面运行")
 }
 
 pub fn died(name: &str, status: &str, log: &str) -> Text {
@@ -358,7 +419,6 @@ pub mod word {
         event: "What happened" / "事件";
         overrides: "Defaults that the demo overrides" / "演示覆盖的默认值";
         definitions: "How to read the figures" / "指标说明";
-        requests: "Requests" / "请求数";
         p99: "p99 latency" / "p99 时延";
         took: "Duration" / "用时";
         begun: "Begun" / "开始时间";

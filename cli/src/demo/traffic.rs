@@ -119,6 +119,14 @@ impl Traffic {
         self.sites.iter().zip(seen).filter_map(|(site, seen)| seen.then_some(site.as_str())).collect()
     }
 
+    /// When a site first answered a request that was sent after `since`, both since the start of the demo.
+    pub fn first_answer(&self, site: &str, since: Duration) -> Option<Duration> {
+        let index = self.sites.iter().position(|name| name == site)?;
+        let requests = self.requests.lock();
+        let answers = requests.iter().filter(|r| r.site == index && r.error.is_none() && r.sent >= since);
+        answers.map(|r| r.sent + r.took).min()
+    }
+
     /// Slowest answer that 99 of 100 requests did not exceed.
     pub fn p99(&self) -> Option<Duration> {
         let mut took: Vec<Duration> =

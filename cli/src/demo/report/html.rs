@@ -6,22 +6,29 @@ use super::{
     Material,
     svg::{self, ERROR_COLOR, SITE_COLORS},
 };
-use crate::demo::{
-    messages::{self, Text, human, word},
-    result::{DemoResult, SiteEnergy, StoryResult, mean_watts, percent, share, to_kwh},
-    timeline::{Chapter, Entry, Mark},
+use crate::{
+    demo::{
+        messages::{self, Lang, Text, human, word},
+        result::{DemoResult, SiteEnergy, StoryResult, mean_watts, percent, share, to_kwh},
+        timeline::{Chapter, Entry, Mark},
+    },
+    plane::incident_page,
 };
 
-/// The page.
-pub fn render(material: &Material) -> String {
+/// The page; it opens in the language of the terminal.
+pub fn render(material: &Material, lang: Lang) -> String {
     let result = &material.result;
     let mut out = String::with_capacity(64 << 10);
+    let (tag, en, zh) = match lang {
+        Lang::En => ("en", " checked", ""),
+        Lang::Zh => ("zh-CN", "", " checked"),
+    };
     let _ = write!(
         out,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+        "<!doctype html><html lang=\"{tag}\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>Evergreen demo</title><style>{}</style></head><body>\
-         <input type=\"radio\" name=\"lang\" id=\"en\" checked><input type=\"radio\" name=\"lang\" id=\"zh\">\
+         <input type=\"radio\" name=\"lang\" id=\"en\"{en}><input type=\"radio\" name=\"lang\" id=\"zh\"{zh}>\
          <nav><label for=\"en\">English</label><label for=\"zh\">中文</label></nav><main>",
         include_str!("report.css")
     );
@@ -103,6 +110,7 @@ fn figures(out: &mut String, material: &Material) {
         (word::errors(), format!("{} / {}", material.clients.errors, material.clients.requests)),
         (word::p99(), material.p99_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1} ms"))),
         (word::it_kwh(), format!("{:.5}", to_kwh(total.microjoules))),
+        (word::watts(), format!("{:.0}", mean_watts(total.microjoules, result.energy_over))),
         (word::measured(), percent(share(total.measured, total.microjoules))),
     ];
     out.push_str("<dl class=\"figures\">");
@@ -185,9 +193,8 @@ fn story_section(out: &mut String, story: &StoryResult, material: &Material) {
     if let Some(trace) = &story.trace_id {
         let _ = write!(out, "<p class=\"meta\">{}: <code>{}</code>", span(&word::trace()), escape(trace));
         if material.result.kept {
-            let base = escape(material.result.page.trim_end_matches('/'));
-            let _ =
-                write!(out, " · <a href=\"{base}/#/incidents/{}\">{}</a>", escape(trace), span(&word::open_incident()));
+            let address = escape(&incident_page(&material.result.page, trace));
+            let _ = write!(out, " · <a href=\"{address}\">{}</a>", span(&word::open_incident()));
         }
         out.push_str("</p>");
     }

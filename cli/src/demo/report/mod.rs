@@ -38,7 +38,7 @@ pub mod tests {
 
     use super::*;
     use crate::demo::{
-        messages::{self, Text},
+        messages::{self, Lang, Text},
         summary::tests::example,
         timeline::{Chapter, Mark},
     };
@@ -65,7 +65,7 @@ pub mod tests {
 
     #[test]
     fn the_page_is_self_contained_bilingual_and_escapes_what_it_shows() {
-        let page = to_html(&material());
+        let page = to_html(&material(), Lang::En);
         assert!(!page.contains("<script"), "scripts in the page");
         assert!(page.contains("&lt;script&gt;"));
         assert!(!page.contains("src=\"http") && !page.contains("@import"), "asks other hosts");
@@ -76,7 +76,7 @@ pub mod tests {
 
     #[test]
     fn the_same_material_gives_the_same_bytes() {
-        assert_eq!(to_html(&material()), to_html(&material()));
+        assert_eq!(to_html(&material(), Lang::En), to_html(&material(), Lang::En));
         assert_eq!(to_json(&material()), to_json(&material()));
     }
 

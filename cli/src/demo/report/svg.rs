@@ -21,6 +21,7 @@ pub const ERROR_COLOR: &str = "#c8322b";
 pub fn render(material: &Material) -> String {
     let seconds = material.seconds.len().max(usize::try_from(material.result.took.as_secs()).unwrap_or(0) + 1).max(10);
     let most = material.seconds.iter().map(|s| s.ok.iter().sum::<u32>() + s.errors).max().unwrap_or(0).max(10);
+    let most = most.div_ceil(20) * 20;
     let scale = Scale { step: (WIDTH - LEFT - 8.0) / as_f64(seconds), unit: PLOT / f64::from(most) };
     let mut out = String::new();
     let height = TOP + PLOT + 34.0;
