@@ -1,1 +1,21 @@
-//! Placeholder.
+//! What the suites that cross rooms share: the product's own programs as processes, a real control plane, nodes without
+//! machines, and the honest word for a check that could not run.
+//!
+//! It links none of the programs that it tests; they are met as users meet them: over their flags, Kubernetes objects,
+//! OTLP and HTTP.
+
+pub mod chart;
+pub mod collector;
+pub mod fleet;
+pub mod kubernetes;
+pub mod node;
+pub mod programs;
+pub mod skip;
+pub mod wait;
+
+use std::path::PathBuf;
+
+/// Root of the source tree.
+pub fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

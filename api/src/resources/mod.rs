@@ -30,7 +30,7 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
         Playbook::crd(),
         PlaybookRun::crd(),
     ];
-    crds.iter_mut().for_each(open_closed_objects);
+    crds.iter_mut().for_each(make_structural);
     crds
 }
 
@@ -39,14 +39,18 @@ fn free_form(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// Drops `additionalProperties: false`, which strict Rust types emit and structural schemas do not allow beside
-/// `properties`; the API server prunes unknown fields by itself.
-fn open_closed_objects(crd: &mut CustomResourceDefinition) {
+/// Drops what API servers do not take: `additionalProperties: false`, which strict Rust types emit and structural schemas
+/// do not allow beside `properties` (the API server prunes unknown fields by itself); and `default: ""`, which servers up
+/// to 1.20 read as null and refuse (readers default an absent text to empty anyway).
+fn make_structural(crd: &mut CustomResourceDefinition) {
     fn walk(value: &mut serde_json::Value) {
         match value {
             serde_json::Value::Object(object) => {
                 if object.get("additionalProperties") == Some(&serde_json::Value::Bool(false)) {
                     object.remove("additionalProperties");
+                }
+                if object.get("default").and_then(serde_json::Value::as_str) == Some("") {
+                    object.remove("default");
                 }
                 object.values_mut().for_each(walk);
             }
@@ -72,6 +76,7 @@ mod tests {
             assert!(crd.spec.names.short_names.as_ref().is_some_and(|s| !s.is_empty()), "{name}");
             let text = serde_json::to_string(version).unwrap();
             assert!(!text.contains("\"additionalProperties\":false"), "{name}");
+            assert!(!text.contains("\"default\":\"\""), "{name}");
             assert!(text.contains("\"description\""), "{name}");
         }
     }
