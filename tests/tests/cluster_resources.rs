@@ -82,6 +82,8 @@ async fn helm_installs_upgrades_and_uninstalls_the_chart() {
         playbooks.delete(playbook.metadata.name.as_deref().unwrap(), &DeleteParams::default()).await.unwrap();
     }
 
+    // What a run that was broken off left behind.
+    run(&["uninstall", "evergreen", "--ignore-not-found"]);
     // The definitions are there already, made by the other tests of this run.
     let said = run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-test"]);
     assert!(said.contains("dc-test"), "{said}");
