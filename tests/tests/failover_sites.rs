@@ -54,7 +54,7 @@ async fn a_lost_data_center_is_replaced_and_gets_its_share_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_shorter_than_the_lease_moves_nothing() {
     let fleet = Fleet::start(automatic_service()).await;
-    until_active(&fleet, "dc-a", &["dc-a", "dc-b"]).await;
+    until_active(&fleet, "dc-b", &["dc-a", "dc-b"]).await;
     let before = holders(&fleet).await;
     for site in ["dc-a", "dc-c"] {
         fleet.site(site).twin.faults().partition("controller:dc-b");
@@ -85,7 +85,7 @@ async fn an_observed_service_is_decided_about_and_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_controller_comes_back_under_a_new_epoch_and_its_site_serves_again() {
     let mut fleet = Fleet::start(automatic_service()).await;
-    until_active(&fleet, "dc-a", &["dc-a", "dc-b"]).await;
+    until_active(&fleet, "dc-b", &["dc-a", "dc-b"]).await;
     let before = holders(&fleet).await;
     fleet.kill_controller("dc-a");
     fleet.start_controller("dc-a");

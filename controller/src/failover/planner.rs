@@ -1,9 +1,14 @@
 //! Decides who shall hold a stateless service's group. Pure: the same facts give the same decision.
 
+use std::time::Duration;
+
 use evergreen_api::resources::{Decision as Policy, Enforcement, FailbackMode};
 
 use super::facts::ServiceFacts;
 use crate::quorum::{Entry, Holder};
+
+/// A group without holders waits this long for the rest of its sites, so that a fleet that starts is not placed twice.
+const FIRST_PLACEMENT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who carries a decision out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,6 +189,10 @@ fn verdict(facts: &ServiceFacts, cause: &Cause) -> Verdict {
         let which = if cause.is_planned() { "planned" } else { "unplanned" };
         return hold(format!("decision.{which} is manual: set it to auto, or move the service by hand"));
     }
+    let complete = spec.sites.iter().all(|site| facts.can_serve(site));
+    if *cause == Cause::FirstPlacement && !complete && facts.entry_stable_for < FIRST_PLACEMENT_PATIENCE {
+        return Verdict::Wait("the other sites are given a moment to come up".into());
+    }
     if let Cause::Failback(site) = cause {
         if spec.failback.mode == FailbackMode::Manual {
             return hold("failback.mode is manual".into());
@@ -214,8 +223,6 @@ fn names(holders: &[Holder]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use evergreen_api::resources::MultiActiveServiceSpec;
     use serde_json::json;
 
@@ -263,6 +270,13 @@ mod tests {
         assert_eq!(decision.holders, [holder("a", 1), holder("c", 1)]);
         assert_eq!(decision.verdict, Verdict::Act);
         assert!(decision.rejected[0].starts_with("b:"));
+    }
+
+    #[test]
+    fn the_first_placement_gives_sites_that_start_a_moment() {
+        let mut starting = facts([alive("a", 1), lost("b"), alive("c", 1)], vec![]);
+        starting.entry_stable_for = Duration::from_secs(3);
+        assert!(matches!(plan(&starting).unwrap().verdict, Verdict::Wait(_)));
     }
 
     #[test]
