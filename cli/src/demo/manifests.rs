@@ -61,6 +61,15 @@ pub fn namespaces() -> Vec<Value> {
     ]
 }
 
+/// The empty register that a site's controllers agree over; they never create it themselves.
+pub fn register() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": evergreen_api::names::ASSIGNMENTS, "namespace": evergreen_api::names::SYSTEM_NAMESPACE},
+        "data": {"register": "{}"},
+    })
+}
+
 /// Secret with the kubeconfig of a site.
 pub fn secret(site: &str, kubeconfig: &str) -> Value {
     json!({
@@ -190,6 +199,18 @@ pub fn multi_active_service() -> Value {
             "traffic": [{"httpRoute": {"name": SERVICE, "backends": backends}}],
             "failback": {"mode": "automatic", "soak": SHORT},
         },
+    })
+}
+
+/// Name of the EnergyReport of the run.
+pub const ENERGY_REPORT: &str = "demo-run";
+
+/// An EnergyReport for a period, over all data centers.
+pub fn energy_report(from: jiff::Timestamp, to: jiff::Timestamp) -> Value {
+    json!({
+        "apiVersion": "evergreen.dev/v1alpha1", "kind": "EnergyReport",
+        "metadata": {"name": ENERGY_REPORT, "namespace": NAMESPACE},
+        "spec": {"from": from.to_string(), "to": to.to_string()},
     })
 }
 

@@ -280,6 +280,7 @@ async fn furnish(
         install::create(client, &serde_json::to_value(crd).map_err(anyhow::Error::from)?).await?;
     }
     let mut objects = manifests::namespaces();
+    objects.push(manifests::register());
     objects.extend(kubeconfigs.iter().map(|(site, text)| manifests::secret(site, text)));
     objects.extend(SITES.iter().map(manifests::data_center));
     objects.extend(manifests::playbooks()?);
