@@ -6,6 +6,7 @@
 mod args;
 pub mod energy_report;
 pub mod failover;
+pub mod healing;
 mod leader;
 mod members;
 mod metrics;

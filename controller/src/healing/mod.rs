@@ -219,6 +219,3 @@ impl Healing {
         self.told_blocked = told;
     }
 }
-
-#[cfg(test)]
-mod tests;

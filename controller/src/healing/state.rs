@@ -16,7 +16,7 @@ use evergreen_playbooks::{
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::{
     trim::{self, TrimmedNode},
@@ -34,7 +34,7 @@ pub(crate) enum Touched {
 #[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    waiting: Mutex<HashMap<String, Arc<Notify>>>,
+    waiting: Mutex<HashMap<String, watch::Sender<u64>>>,
 }
 
 impl Shared {
@@ -55,14 +55,17 @@ impl Shared {
         self.lock().put_node(node, now);
     }
 
-    /// Wakes on changes of a node and its pods. A change while nobody waits is remembered.
-    pub(crate) fn waiter(&self, node: &str) -> Arc<Notify> {
-        Arc::clone(self.waiting.lock().entry(node.to_owned()).or_default())
+    /// Changes whenever a node or its pods change.
+    pub(crate) fn changes_of(&self, node: &str) -> watch::Receiver<u64> {
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|_, sender| !sender.is_closed());
+        waiting.entry(node.to_owned()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
     fn wake(&self, nodes: &[String]) {
         let waiting = self.waiting.lock();
-        nodes.iter().filter_map(|node| waiting.get(node)).for_each(|waiter| waiter.notify_one());
+        let waiters = nodes.iter().filter_map(|node| waiting.get(node));
+        waiters.for_each(|waiter| waiter.send_modify(|changes| *changes += 1));
     }
 }
 
@@ -246,7 +249,9 @@ impl State {
             Event::Apply(read) | Event::InitApply(read) => {
                 self.relisted.playbooks.insert(read.name.clone());
                 match read.object {
-                    Ok(playbook) if self.playbooks.get(&read.name).is_some_and(|known| *known.spec == playbook.spec) => {
+                    Ok(playbook)
+                        if self.playbooks.get(&read.name).is_some_and(|known| *known.spec == playbook.spec) =>
+                    {
                         return Touched::Nothing;
                     }
                     Ok(playbook) => match CompiledPlaybook::new(read.name.clone(), playbook.spec) {

@@ -1,0 +1,245 @@
+//! What healing says about what it does: spans of the incident, Events on the node, a counter, log lines. None of it is
+//! ever waited for by a decision, and none of it may fail a run.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use evergreen_api::{
+    TraceParent, names,
+    resources::{PlaybookRunSpec, RunPhase, StepRecord, Subject},
+    telemetry::{attribute, metric, span},
+};
+use evergreen_playbooks::planner::{Blocked, Start};
+use evergreen_telemetry::{IncidentSpan, IncidentTracer, KeyValue};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, Client, api::PostParams};
+use opentelemetry::metrics::Counter;
+
+use super::{HealingContext, calls::call};
+
+/// Events of objects without a namespace live here.
+const EVENT_NAMESPACE: &str = "default";
+/// Longest note that the API server takes.
+const MAX_NOTE: usize = 1_000;
+
+/// Says what happens.
+pub(crate) struct Announcer {
+    site: String,
+    incidents: IncidentTracer,
+    runs: Counter<u64>,
+}
+
+impl Announcer {
+    pub(crate) fn new(ctx: &HealingContext) -> Self {
+        let runs = ctx
+            .meter
+            .u64_counter(metric::PLAYBOOK_RUNS)
+            .with_description("Playbook runs that ended, by phase.")
+            .build();
+        Self { site: ctx.site.clone(), incidents: ctx.incidents.clone(), runs }
+    }
+
+    fn attributes(&self, subject: &Subject) -> Vec<KeyValue> {
+        vec![KeyValue::new(attribute::SITE, self.site.clone()), KeyValue::new(attribute::NODE, subject.name.clone())]
+    }
+
+    /// Begins an incident that no agent has begun: the condition came from another detector.
+    pub(crate) fn detected(&self, start: &Start) -> TraceParent {
+        let mut attributes = self.attributes(&start.node.subject());
+        attributes.extend([
+            KeyValue::new(attribute::INCIDENT, true),
+            KeyValue::new(attribute::INCIDENT_TITLE, format!("{} on {}", start.condition, start.node.name)),
+            KeyValue::new(attribute::PROBLEM_KIND, start.condition.clone()),
+        ]);
+        let root = self.incidents.root(span::PROBLEM_DETECTED, attributes);
+        let trace = root.traceparent();
+        root.end();
+        trace
+    }
+
+    /// A playbook was chosen for a problem: why, and what was not.
+    pub(crate) fn matched(&self, start: &Start, trace: TraceParent, since: SystemTime) {
+        let mut attributes = self.attributes(&start.node.subject());
+        attributes.extend([
+            KeyValue::new(attribute::PLAYBOOK, start.playbook.name.clone()),
+            KeyValue::new(attribute::RUN, start.run.clone()),
+            KeyValue::new(attribute::REASON, start.reasons.join("; ")),
+            KeyValue::new(attribute::REJECTED, start.rejected.join("; ")),
+        ]);
+        self.incidents.child_since(trace, span::PLAYBOOK_MATCH, attributes, since).end();
+    }
+
+    /// Begins the span of a run, or of its continuation after a crash.
+    pub(crate) fn run(&self, name: &str, spec: &PlaybookRunSpec, resumed: bool) -> RunSpans {
+        let trace = spec.traceparent.as_deref().and_then(|text| text.parse().ok());
+        let mut attributes = self.attributes(&spec.subject);
+        attributes.extend([
+            KeyValue::new(attribute::PLAYBOOK, spec.playbook.clone()),
+            KeyValue::new(attribute::RUN, name.to_owned()),
+            KeyValue::new("evergreen.run.attempt", i64::from(spec.attempt)),
+            KeyValue::new("evergreen.run.resumed", resumed),
+        ]);
+        let run = match trace {
+            Some(trace) => self.incidents.child(trace, span::PLAYBOOK_RUN, attributes),
+            None => self.incidents.root(span::PLAYBOOK_RUN, attributes),
+        };
+        let trace = trace.unwrap_or_else(|| run.traceparent());
+        RunSpans {
+            incidents: self.incidents.clone(),
+            common: self.attributes(&spec.subject),
+            trace,
+            run: Some(run),
+            step: None,
+        }
+    }
+
+    /// A run is over.
+    pub(crate) fn ended(
+        &self,
+        name: &str,
+        spec: &PlaybookRunSpec,
+        spans: &mut RunSpans,
+        phase: RunPhase,
+        message: &str,
+    ) {
+        let verdict = verdict(phase);
+        let attributes = [
+            KeyValue::new(attribute::PLAYBOOK, spec.playbook.clone()),
+            KeyValue::new(attribute::RUN_PHASE, format!("{phase:?}")),
+        ];
+        self.runs.add(1, &attributes);
+        spans.close(verdict, phase == RunPhase::Succeeded || phase == RunPhase::Observed, message);
+        tracing::info!(run = %name, playbook = %spec.playbook, node = %spec.subject.name, verdict, %message, "run ended");
+    }
+
+    /// Writes an Event about a run on its node.
+    pub(crate) async fn event(&self, client: &Client, spec: &PlaybookRunSpec, what: Happened<'_>) {
+        let trace = spec.traceparent.clone();
+        self.write_event(client, &spec.subject, &spec.playbook, what, trace).await;
+    }
+
+    /// Writes an Event about a match that starts nothing.
+    pub(crate) async fn blocked(&self, client: &Client, blocked: &Blocked) {
+        let what = Happened { reason: "PlaybookBlocked", action: "Match", note: &blocked.reason, bad: true };
+        self.write_event(client, &blocked.subject, &blocked.playbook, what, None).await;
+    }
+
+    async fn write_event(
+        &self,
+        client: &Client,
+        subject: &Subject,
+        playbook: &str,
+        what: Happened<'_>,
+        trace: Option<String>,
+    ) {
+        let note: String = format!("playbook {playbook}: {}", what.note).chars().take(MAX_NOTE).collect();
+        let annotations = trace.map(|trace| BTreeMap::from([(names::ANNOTATION_TRACEPARENT.to_owned(), trace)]));
+        let event = Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}.", subject.name)),
+                namespace: Some(EVENT_NAMESPACE.to_owned()),
+                annotations,
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(Timestamp::now())),
+            reporting_controller: Some("evergreen.dev/controller".to_owned()),
+            reporting_instance: Some(format!("evergreen-controller-{}", self.site)),
+            action: Some(what.action.to_owned()),
+            reason: Some(what.reason.to_owned()),
+            regarding: Some(ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some(subject.kind.clone()),
+                name: Some(subject.name.clone()),
+                uid: Some(subject.uid.clone()),
+                ..ObjectReference::default()
+            }),
+            note: Some(note),
+            type_: Some(if what.bad { "Warning" } else { "Normal" }.to_owned()),
+            ..Event::default()
+        };
+        let api = Api::<Event>::namespaced(client.clone(), EVENT_NAMESPACE);
+        if let Err(error) = call("write an Event", api.create(&PostParams::default(), &event)).await {
+            tracing::debug!(error = %error.describe(), "an Event was not written");
+        }
+    }
+}
+
+/// Something to tell in an Event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Happened<'a> {
+    /// One word, in CamelCase.
+    pub(crate) reason: &'a str,
+    /// What was done, one word.
+    pub(crate) action: &'a str,
+    /// One sentence.
+    pub(crate) note: &'a str,
+    /// Whether a person should look.
+    pub(crate) bad: bool,
+}
+
+/// How an incident ended, as the span says it.
+pub(crate) fn verdict(phase: RunPhase) -> &'static str {
+    match phase {
+        RunPhase::Succeeded => "healed",
+        RunPhase::RolledBack => "rolled_back",
+        RunPhase::Observed => "observed",
+        _ => "failed",
+    }
+}
+
+/// Open spans of a run. They live in the process: a crash ends them, the log of the run goes on.
+pub(crate) struct RunSpans {
+    incidents: IncidentTracer,
+    common: Vec<KeyValue>,
+    trace: TraceParent,
+    run: Option<IncidentSpan>,
+    step: Option<IncidentSpan>,
+}
+
+impl RunSpans {
+    /// A step was intended, now or before a crash.
+    pub(crate) fn step(&mut self, spec: &PlaybookRunSpec, record: &StepRecord, resumed: bool) {
+        let parent = self.run.as_ref().map_or(self.trace, IncidentSpan::traceparent);
+        let name = match (record.action.as_str(), record.undo) {
+            ("verify", false) if record.index as usize >= spec.plan.steps.len() => span::VERIFY.to_owned(),
+            (action, _) => format!("{}{action}", span::STEP_PREFIX),
+        };
+        let mut attributes = self.common.clone();
+        attributes.push(KeyValue::new("evergreen.step.index", i64::from(record.index)));
+        attributes.push(KeyValue::new("evergreen.step.undo", record.undo));
+        let intended = record.intended_at.parse::<Timestamp>().ok().filter(|_| resumed).map(SystemTime::from);
+        self.step = Some(match intended {
+            Some(since) => self.incidents.child_since(parent, name, attributes, since),
+            None => self.incidents.child(parent, name, attributes),
+        });
+    }
+
+    /// Something happened within the open step.
+    pub(crate) fn note(&mut self, name: &'static str, message: &str) {
+        if let Some(step) = &mut self.step {
+            step.event(name, vec![KeyValue::new("message", message.to_owned())]);
+        }
+    }
+
+    /// The open step ended.
+    pub(crate) fn step_ended(&mut self, good: bool, message: &str) {
+        if let Some(mut step) = self.step.take() {
+            step.set(KeyValue::new("evergreen.step.message", message.to_owned()));
+            if good { step.end() } else { step.fail(message.to_owned()) }
+        }
+    }
+
+    fn close(&mut self, verdict: &'static str, good: bool, message: &str) {
+        if let Some(mut run) = self.run.take() {
+            run.set(KeyValue::new(attribute::INCIDENT_VERDICT, verdict));
+            if good { run.end() } else { run.fail(message.to_owned()) }
+        }
+        let mut attributes = self.common.clone();
+        attributes.push(KeyValue::new(attribute::INCIDENT_VERDICT, verdict));
+        attributes.push(KeyValue::new("evergreen.incident.message", message.to_owned()));
+        self.incidents.child(self.trace, span::INCIDENT_CLOSE, attributes).end();
+    }
+}
