@@ -19,6 +19,7 @@ Examples:
   evergreen demo --keep              the same, and the page stays up until Ctrl-C
   evergreen top --plane http://plane.example:8080
   evergreen playbook lint library/*.yaml
+  evergreen report energy --from 24h --format html > energy.html
   evergreen twin serve --site dc-a --nodes 5   then: kubectl --kubeconfig target/twin/dc-a.kubeconfig get nodes
   evergreen crds --out charts/evergreen/crds";
 
@@ -42,6 +43,9 @@ enum Command {
     /// Check self-healing playbooks.
     #[command(subcommand)]
     Playbook(commands::playbook::PlaybookCommand),
+    /// Reports: energy by data center, measured and estimated told apart.
+    #[command(subcommand)]
+    Report(commands::report::ReportCommand),
     /// Print or write the custom resource definitions.
     Crds(commands::crds::CrdsArgs),
     /// Print the version.
@@ -61,6 +65,7 @@ impl Cli {
             Command::Top(args) => commands::top::run(&args),
             Command::Twin(command) => commands::twin::run(command),
             Command::Playbook(command) => commands::playbook::run(command),
+            Command::Report(command) => commands::report::run(command),
             Command::Crds(args) => commands::crds::run(&args),
             Command::Version(args) => commands::version::run(&args),
             Command::Completion(args) => commands::completion::run(&args),

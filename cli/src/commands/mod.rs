@@ -3,6 +3,7 @@
 pub mod completion;
 pub mod crds;
 pub mod playbook;
+pub mod report;
 pub mod top;
 pub mod twin;
 pub mod version;

@@ -309,7 +309,7 @@ pub fn no_outage() -> Text {
 }
 
 pub fn waiting_energy() -> Text {
-    both!("the plane to hold energy of every data center", "等待监控平面收齐各数据中心的能耗")
+    both!("the controller to make the energy report", "等待控制器生成能耗报告")
 }
 
 pub fn energy_site(site: &str, kwh: &str, share: &str, facility: Option<&str>) -> Text {
@@ -323,6 +323,25 @@ pub fn energy_site(site: &str, kwh: &str, share: &str, facility: Option<&str>) -
             "{site}：IT 用电 {kwh} kWh，其中 {share} 为实测；未申报 PUE"
         ),
     }
+}
+
+pub fn energy_asked(report: &str, site: &str) -> Text {
+    both!(
+        "EnergyReport {report} is applied to {site}, for the whole run",
+        "向 {site} 提交覆盖整个过程的 EnergyReport {report}"
+    )
+}
+
+pub fn energy_differs(reported: &str, plane: &str) -> Text {
+    both!("the report says {reported} kWh, the plane {plane} kWh", "报告为 {reported} kWh，而监控平面为 {plane} kWh")
+}
+
+/// A failure with what the product last said about it.
+pub fn because(failure: &Text, said: &str) -> Text {
+    if said.is_empty() {
+        return failure.clone();
+    }
+    Text::new(format!("{}; last said: {said}", failure.en), format!("{}；最后的信息：{said}", failure.zh))
 }
 
 pub fn energy_parts(site: &str, parts: u64, whole: u64) -> Text {

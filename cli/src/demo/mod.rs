@@ -24,6 +24,7 @@ mod wait;
 pub mod world;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -105,8 +106,10 @@ async fn demo(args: DemoArgs) -> Outcome {
         }
     }
     let interrupted = progress.lock().failures.contains(&messages::interrupted());
-    let result = conclude(&stage, progress.into_inner(), args.keep && !interrupted);
-    let report = write_reports(&out, &stage, &result)?;
+    let progress = progress.into_inner();
+    let energy_files = progress.energy.files.clone();
+    let result = conclude(&stage, progress, args.keep && !interrupted);
+    let report = write_reports(&out, &stage, &result, &energy_files)?;
     tell(&timeline, &result, &out, &report, args.json)?;
     if result.kept {
         timeline.print(&format!("\n{}", messages::kept_up(&result.page).get(timeline.lang)));
@@ -216,7 +219,12 @@ fn prepare(out: &Path) -> Outcome<PathBuf> {
 }
 
 /// Writes the reports; returns the path of the page.
-fn write_reports(out: &Path, stage: &Stage, result: &DemoResult) -> anyhow::Result<PathBuf> {
+fn write_reports(
+    out: &Path,
+    stage: &Stage,
+    result: &DemoResult,
+    energy: &BTreeMap<String, String>,
+) -> anyhow::Result<PathBuf> {
     let material = report::Material {
         result: result.clone(),
         entries: stage.timeline.entries(),
@@ -230,6 +238,10 @@ fn write_reports(out: &Path, stage: &Stage, result: &DemoResult) -> anyhow::Resu
         let path = out.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display())).map(|()| path)
     };
+    for (name, text) in energy {
+        // As the controller keeps them: report.json, report.html, report.zh-CN.html, report.md.
+        write(&format!("energy-{name}"), text.clone())?;
+    }
     let page = write("report.html", report::to_html(&material, stage.timeline.lang))?;
     write("report.json", format!("{:#}\n", report::to_json(&material)))?;
     write("summary.json", format!("{:#}\n", summary::to_json(result, &page)))?;

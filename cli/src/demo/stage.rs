@@ -254,7 +254,7 @@ impl Site {
     /// The whole data center vanishes: no answer from its API server and entry, its hosts stand still, its programs are
     /// killed without a word.
     pub async fn lose(&self, supervisor: &Supervisor) {
-        self.world.lose().await;
+        self.world.lose();
         let names = self.agents.iter().chain([&self.controller]).map(|recipe| recipe.name.as_str());
         futures::future::join_all(names.map(|name| supervisor.kill(name))).await;
     }
@@ -264,7 +264,7 @@ impl Site {
     /// # Errors
     /// When something cannot be started.
     pub async fn restore(&self, supervisor: &Supervisor) -> anyhow::Result<()> {
-        self.world.restore().await?;
+        self.world.restore()?;
         self.start(supervisor)
     }
 }

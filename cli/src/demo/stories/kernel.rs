@@ -123,8 +123,8 @@ async fn follow(stage: &Stage, site: &Site, victim: &str, run: &str) -> Result<R
             stage.timeline.say(CHAPTER, mark, messages::run_step(&step.action, outcome, &step.message));
             if step.action == "drain" && outcome == StepOutcome::Done && !repaired {
                 repaired = true;
-                site.world.reboot(victim).map_err(|error| messages::broke(&error.to_string()))?;
                 stage.timeline.say(CHAPTER, Mark::Note, messages::node_repaired(victim));
+                site.world.reboot(victim).await.map_err(|error| messages::broke(&format!("{error:#}")))?;
             }
         }
         if status.phase.is_final() {
