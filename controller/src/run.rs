@@ -12,6 +12,7 @@ use crate::{
     args::Args,
     energy_report,
     failover::{self, FailoverContext},
+    healing::{self, HealingContext},
     leader,
     members::Members,
     metrics,
@@ -160,7 +161,27 @@ async fn lead(mut leads: watch::Receiver<bool>, work: LeaderWork, cancel: Cancel
 }
 
 fn begin_term(work: &LeaderWork, term: CancellationToken) {
+    let healing = HealingContext {
+        client: work.client.clone(),
+        site: work.site.clone(),
+        incidents: work.telemetry.incidents(),
+        meter: work.telemetry.meter(),
+    };
+    tokio::spawn(heal(healing, term.clone()));
     tokio::spawn(energy_report::run(work.client.clone(), work.plane_url.clone(), term));
+}
+
+/// Heals for as long as the term lasts; a failure is told and healing begins anew from what is recorded.
+async fn heal(context: HealingContext, term: CancellationToken) {
+    while !term.is_cancelled() {
+        if let Err(error) = healing::run(context.clone(), term.clone()).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "healing failed; it begins anew");
+        }
+        tokio::select! {
+            () = term.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
 }
 
 async fn wait_for_signer(site: &str, client: &Client, cancel: &CancellationToken) -> Option<Arc<Signer>> {
