@@ -1,0 +1,188 @@
+// The plane's JSON API: its shapes, and one way to ask with a time limit and readable errors.
+
+export type NodeStatus = 'ok' | 'info' | 'warning' | 'degraded' | 'fatal' | 'gone';
+export type Provenance = 'measured' | 'calibrated' | 'estimated';
+
+export interface Problem {
+  kind: string;
+  severity: string;
+  summary: string;
+}
+
+export interface FleetNode {
+  name: string;
+  status: NodeStatus;
+  last_seen: string;
+  cpu: number | null;
+  memory: number | null;
+  power_w: number | null;
+  energy_source: string | null;
+  provenance: Provenance | null;
+  problems: Problem[];
+}
+
+export interface Site {
+  name: string;
+  in_quorum: boolean | null;
+  epoch: number | null;
+  lease_remaining_ms: number | null;
+  controller_last_seen: string | null;
+  power_w: number | null;
+  energy_kwh: number | null;
+  nodes: FleetNode[];
+}
+
+export interface Group {
+  group: string;
+  holders: { site: string; epoch: number | null }[];
+}
+
+export interface Fleet {
+  generated_at: string;
+  sites: Site[];
+  groups: Group[];
+}
+
+export type IncidentState = 'open' | 'healed' | 'failed' | 'observed' | 'rolled_back';
+
+export interface Incident {
+  trace_id: string;
+  title: string;
+  severity: string | null;
+  site: string | null;
+  node: string | null;
+  kind: string;
+  state: IncidentState;
+  started_at: string;
+  detected_at: string;
+  ended_at: string | null;
+  duration_ms: number | null;
+  span_count: number;
+}
+
+export type Attributes = Record<string, unknown>;
+
+export interface Span {
+  span_id: string;
+  parent_span_id: string | null;
+  name: string;
+  service: string;
+  site: string | null;
+  node: string | null;
+  start: string;
+  end: string;
+  start_ms_offset: number;
+  duration_ms: number;
+  status: 'unset' | 'ok' | 'error';
+  status_message: string;
+  attributes: Attributes;
+  events: { name: string; time: string; offset_ms: number; attributes: Attributes }[];
+}
+
+export interface LogLine {
+  time: string;
+  severity: number;
+  service: string;
+  site: string | null;
+  node: string | null;
+  body: string;
+  attributes: Attributes;
+  span_id: string | null;
+}
+
+export interface IncidentDetail extends Incident {
+  spans: Span[];
+  logs: LogLine[];
+}
+
+export type EnergyBy = 'site' | 'node' | 'namespace' | 'pod';
+
+export interface EnergyFigures {
+  microjoules: number;
+  measured_microjoules: number;
+  calibrated_microjoules: number;
+  estimated_microjoules: number;
+  idle_microjoules?: number;
+  first_sample: string | null;
+  last_sample: string | null;
+  gap_ms: number;
+}
+
+export interface EnergyRow extends EnergyFigures {
+  key: string;
+  site?: string;
+}
+
+export interface EnergyReport {
+  from: string;
+  to: string;
+  by: EnergyBy;
+  rows: EnergyRow[];
+  total: EnergyFigures;
+}
+
+export interface PowerSeries {
+  from: string;
+  to: string;
+  step_ms: number;
+  series: { key: string; points: [number, number][] }[];
+}
+
+export interface MetricSeries {
+  series: { labels: Record<string, string>; unit: string; points: [number, number | null][] }[];
+  truncated: boolean;
+}
+
+/** An answer that is no, or none at all (`status` 0). */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+    readonly remedy: string,
+  ) {
+    super(message);
+  }
+}
+
+/** Longest wait for an answer; the plane itself gives up on a query after ten seconds. */
+const LIMIT_MS = 30_000;
+
+async function ask<T>(path: string, params: Record<string, string | undefined>, signal?: AbortSignal): Promise<T> {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(params)) if (value) query.set(key, value);
+  const limit = AbortSignal.timeout(LIMIT_MS);
+  let response: Response;
+  try {
+    response = await fetch(`/api/v1/${path}${query.size ? `?${query}` : ''}`, {
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+      headers: { accept: 'application/json' },
+    });
+  } catch (cause) {
+    if (signal?.aborted) throw cause;
+    throw new ApiError(0, '', '');
+  }
+  if (response.ok) return (await response.json()) as T;
+  const body = (await response.json().catch(() => null)) as { error?: { message?: string; remedy?: string } } | null;
+  throw new ApiError(response.status, body?.error?.message ?? `HTTP ${response.status}`, body?.error?.remedy ?? '');
+}
+
+export const api = {
+  fleet: (signal?: AbortSignal) => ask<Fleet>('fleet', {}, signal),
+  incidents: (state: string | undefined, limit: number, signal?: AbortSignal) =>
+    ask<{ incidents: Incident[] }>('incidents', { state, limit: String(limit) }, signal),
+  incident: (id: string, signal?: AbortSignal) => ask<IncidentDetail>(`incidents/${encodeURIComponent(id)}`, {}, signal),
+  energy: (from: number, to: number, by: EnergyBy, signal?: AbortSignal) =>
+    ask<EnergyReport>('energy', { from: iso(from), to: iso(to), by }, signal),
+  power: (from: number, to: number, signal?: AbortSignal) =>
+    ask<PowerSeries>('energy/series', { from: iso(from), to: iso(to), by: 'site' }, signal),
+  metric: (name: string, from: number, to: number, site: string, node: string, signal?: AbortSignal) =>
+    ask<MetricSeries>('metrics/series', { name, from: iso(from), to: iso(to), site, node }, signal),
+};
+
+export function energyUrl(from: number, to: number, by: EnergyBy): string {
+  return `/api/v1/energy?${new URLSearchParams({ from: iso(from), to: iso(to), by })}`;
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

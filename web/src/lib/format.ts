@@ -1,0 +1,83 @@
+// Numbers and times as people read them. Figures keep their unit and never pretend to more digits than they have.
+
+import { locale, t } from './i18n.svelte';
+
+const EM = '–';
+
+function number(value: number, digits: number): string {
+  return new Intl.NumberFormat(locale(), { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
+}
+
+/** Three significant digits. */
+function three(value: number): string {
+  const size = Math.abs(value);
+  return number(value, size >= 100 ? 0 : size >= 10 ? 1 : 2);
+}
+
+export function watts(value: number | null | undefined): string {
+  if (value === null || value === undefined) return EM;
+  return value >= 10_000 ? `${three(value / 1000)} kW` : `${number(value, value < 100 ? 1 : 0)} W`;
+}
+
+/** Energy in the unit that shows three digits of it. */
+export function energy(microjoules: number): string {
+  const wh = microjoules / 3.6e9;
+  if (wh >= 1e6) return `${three(wh / 1e6)} MWh`;
+  if (wh >= 1000) return `${three(wh / 1000)} kWh`;
+  if (wh >= 0.01 || microjoules === 0) return `${three(wh)} Wh`;
+  return `${three(microjoules / 1e6)} J`;
+}
+
+export function kwh(value: number | null): string {
+  return value === null ? EM : energy(value * 3.6e12);
+}
+
+export function percent(value: number | null | undefined, digits = 0): string {
+  return value === null || value === undefined || !Number.isFinite(value) ? EM : `${number(value * 100, digits)} %`;
+}
+
+export function integer(value: number): string {
+  return new Intl.NumberFormat(locale()).format(value);
+}
+
+export function duration(ms: number | null | undefined): string {
+  if (ms === null || ms === undefined) return EM;
+  if (ms < 1) return `${number(ms, 2)} ms`;
+  if (ms < 1000) return `${number(ms, 0)} ms`;
+  if (ms < 60_000) return `${number(ms / 1000, ms < 10_000 ? 2 : 1)} s`;
+  const s = Math.round(ms / 1000);
+  const parts: [number, string][] = [
+    [Math.floor(s / 86_400), 'd'],
+    [Math.floor((s % 86_400) / 3600), 'h'],
+    [Math.floor((s % 3600) / 60), 'min'],
+    [s % 60, 's'],
+  ];
+  const first = parts.findIndex(([n]) => n > 0);
+  return parts
+    .slice(first, first + 2)
+    .filter(([n]) => n > 0)
+    .map(([n, unit]) => `${n} ${unit}`)
+    .join(' ');
+}
+
+export function ago(at: string, now: number): string {
+  const ms = now - Date.parse(at);
+  return ms < 2000 ? t('now') : t('ago', { t: duration(Math.floor(ms / 1000) * 1000) });
+}
+
+/** Date and time to the second; the date only when it is not today. */
+export function clock(at: string | number): string {
+  const time = new Date(at);
+  const today = time.toDateString() === new Date().toDateString();
+  return new Intl.DateTimeFormat(locale(), {
+    ...(today ? {} : { month: 'short', day: 'numeric' }),
+    hour: '2-digit',
+    minute: '2-digit',
+    second: '2-digit',
+    hour12: false,
+  }).format(time);
+}
+
+export function fullTime(at: string): string {
+  return new Intl.DateTimeFormat(locale(), { dateStyle: 'medium', timeStyle: 'long', hour12: false }).format(new Date(at));
+}
