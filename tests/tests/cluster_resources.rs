@@ -2,12 +2,15 @@
 
 use std::{process::Command, time::Duration};
 
-use evergreen_api::resources::{EnergyReport, MultiActiveService, NodeHealth, Playbook, PlaybookRun};
+use evergreen_api::{
+    names,
+    resources::{DataCenter, EnergyReport, MultiActiveService, NodeHealth, Playbook, PlaybookRun, TimingProfile},
+};
 use evergreen_tests::{chart, kubernetes::cluster, programs, skip::skipped, wait::eventually};
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, StatefulSet},
-        core::v1::Secret,
+        core::v1::{ConfigMap, Secret},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -87,6 +90,10 @@ async fn helm_installs_upgrades_and_uninstalls_the_chart() {
     // The definitions are there already, made by the other tests of this run.
     let said = run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-test"]);
     assert!(said.contains("dc-test"), "{said}");
+    let data_centers: Api<DataCenter> = Api::all(cluster.client.clone());
+    assert_eq!(data_centers.get("dc-test").await.unwrap().spec.profile, TimingProfile::Bank);
+    let registers: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "evergreen-system");
+    let register = registers.get(names::ASSIGNMENTS).await.unwrap();
     let in_system = "evergreen-system";
     let daemon_sets: Api<DaemonSet> = Api::namespaced(cluster.client.clone(), in_system);
     let agents = daemon_sets.get("evergreen-agent").await.unwrap();
@@ -105,6 +112,11 @@ async fn helm_installs_upgrades_and_uninstalls_the_chart() {
     assert!(kept == certificate, "an upgrade made new certificates");
 
     run(&["uninstall", "evergreen"]);
+    run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-test"]);
+    let same = registers.get(names::ASSIGNMENTS).await.unwrap();
+    assert_eq!(same.metadata.uid, register.metadata.uid, "a second installation made the register forget");
+    run(&["uninstall", "evergreen"]);
+    data_centers.delete("dc-test", &DeleteParams::default()).await.unwrap();
     eventually("the release's objects are gone", Duration::from_secs(30), || async {
         match deployments.get_opt("evergreen-controller").await {
             Ok(None) => Ok(()),
