@@ -1,13 +1,141 @@
-//! `evergreen twin`: simulated data centers.
+//! `evergreen twin serve`: a simulated data center on loopback, for kubectl and for trying things out.
 
-use clap::Subcommand;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use crate::exit::Outcome;
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use evergreen_api::resources::all_crds;
+use evergreen_twin::{DEVIATIONS, HostSpec, NodeSpec, SimulatedHost, Timing, Twin};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    commands::block_on,
+    demo::{install, secret_file},
+    exit::{Failure, Outcome},
+};
 
 /// Simulated data centers.
 #[derive(Debug, Subcommand)]
-pub enum TwinCommand {}
+pub enum TwinCommand {
+    /// Serve a simulated data center on loopback, until Ctrl-C.
+    Serve(ServeArgs),
+}
+
+/// Serve a simulated data center.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    evergreen twin serve                                   dc-a with 3 nodes\n  \
+    kubectl --kubeconfig target/twin/dc-a.kubeconfig get nodes\n  \
+    kubectl --kubeconfig target/twin/dc-a.kubeconfig create deployment web --image=nginx --replicas=4\n  \
+    evergreen-agent --once --root target/twin/dc-a/dc-a-1  reads a simulated node\n  \
+    evergreen twin serve --site dc-b --nodes 20 --listen 127.0.0.1:7001 --kubernetes-timing\n\n\
+    It is a simulator with a published list of deviations (--deviations), not a Kubernetes distribution.")]
+pub struct ServeArgs {
+    /// Name of the data center.
+    #[arg(long, env = "EVERGREEN_SITE", default_value = "dc-a")]
+    site: String,
+    /// Simulated nodes.
+    #[arg(long, env = "EVERGREEN_NODES", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=500))]
+    nodes: u16,
+    /// Address to serve at; port 0 takes a free one.
+    #[arg(long, env = "EVERGREEN_LISTEN", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Folder for the kubeconfig and the simulated hosts' trees.
+    #[arg(long, env = "EVERGREEN_OUT", default_value = "target/twin")]
+    out: PathBuf,
+    /// Let nodes and pods take their time as a real cluster does, not seconds.
+    #[arg(long, env = "EVERGREEN_KUBERNETES_TIMING")]
+    kubernetes_timing: bool,
+    /// Print in what the twin differs from a cluster, and end.
+    #[arg(long, env = "EVERGREEN_DEVIATIONS")]
+    deviations: bool,
+    /// Print where it is served as JSON.
+    #[arg(long, env = "EVERGREEN_JSON")]
+    json: bool,
+}
 
 pub fn run(command: TwinCommand) -> Outcome {
-    match command {}
+    match command {
+        TwinCommand::Serve(args) if args.deviations => {
+            DEVIATIONS.iter().for_each(|deviation| println!("- {deviation}"));
+            Ok(())
+        }
+        TwinCommand::Serve(args) => block_on(serve(args)),
+    }
+}
+
+async fn serve(args: ServeArgs) -> Outcome {
+    if !args.listen.ip().is_loopback() {
+        return Err(Failure::usage(format_args!("--listen {}: a twin has no authentication", args.listen))
+            .remedy("an address of this machine's loopback, as in 127.0.0.1:7001"));
+    }
+    let timing = if args.kubernetes_timing { Timing::kubernetes() } else { Timing::short() };
+    let mut builder = Twin::builder(&args.site).timing(timing);
+    for number in 1..=args.nodes {
+        builder = builder.node(node(&args.site, number, &args.out)?);
+    }
+    let twin = builder.build();
+    let served = twin.serve(args.listen).await.map_err(|error| {
+        Failure::usage(format_args!("cannot serve at {}: {error}", args.listen)).remedy("another --listen, or port 0")
+    })?;
+    let client = twin.client("admin");
+    for crd in all_crds() {
+        install::create(&client, &serde_json::to_value(crd).map_err(anyhow::Error::from)?).await?;
+    }
+    let kubeconfig = args.out.join(format!("{}.kubeconfig", args.site));
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
+    secret_file(&kubeconfig, &served.kubeconfig("admin"))?;
+    let cancel = CancellationToken::new();
+    let running = twin.start(cancel.clone());
+    tell(&args, served.addr, &kubeconfig);
+    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
+    cancel.cancel();
+    served.stop();
+    let _ = running.await;
+    Ok(())
+}
+
+fn node(site: &str, number: u16, out: &Path) -> Outcome<NodeSpec> {
+    let name = format!("{site}-{number}");
+    let root = out.join(site).join(&name);
+    let host = SimulatedHost::create(&root, HostSpec::server(&name))
+        .with_context(|| format!("cannot write the simulated host {}", root.display()))?;
+    Ok(NodeSpec::new(&name).label(evergreen_api::names::LABEL_SITE, site).host(host))
+}
+
+fn tell(args: &ServeArgs, addr: SocketAddr, kubeconfig: &Path) {
+    let hosts = args.out.join(&args.site);
+    if args.json {
+        println!(
+            "{}",
+            json!({"site": args.site, "server": format!("http://{addr}"), "kubeconfig": kubeconfig, "hosts": hosts})
+        );
+        return;
+    }
+    println!("{} is served at http://{addr} with {} nodes; Ctrl-C ends it.", args.site, args.nodes);
+    println!("  kubectl --kubeconfig {} get nodes", kubeconfig.display());
+    println!("  hosts are below {}", hosts.display());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_twin_is_not_served_beyond_loopback() {
+        let args = ServeArgs {
+            site: "dc-a".into(),
+            nodes: 1,
+            listen: "0.0.0.0:0".parse().unwrap(),
+            out: "unused".into(),
+            kubernetes_timing: false,
+            deviations: false,
+            json: false,
+        };
+        assert_eq!(serve(args).await.unwrap_err().code(), 2);
+    }
 }

@@ -367,6 +367,22 @@ pub fn died(name: &str, status: &str, log: &str) -> Text {
     both!("{name} ended unexpectedly ({status}); its log is {log}", "{name} 意外退出（{status}）；日志：{log}")
 }
 
+pub fn dead(names: &str) -> Text {
+    both!("programs ended unexpectedly: {names}", "程序意外退出：{names}")
+}
+
+pub fn not_raised() -> Text {
+    both!("a program ended before everything was up", "尚未全部就绪，已有程序退出")
+}
+
+pub fn failed() -> Text {
+    both!("the demo did not end well", "演示未顺利完成")
+}
+
+pub fn look_into(logs: &str) -> Text {
+    both!("look into {logs}, or run it again on a less busy machine", "查看 {logs}，或在较空闲的机器上重试")
+}
+
 pub fn late(what: &Text, limit: Duration) -> Text {
     let limit = human(limit);
     Text::new(format!("gave up after {limit} waiting for {}", what.en), format!("{limit} 内未完成：{}", what.zh))
@@ -379,10 +395,6 @@ pub fn broke(why: &str) -> Text {
 pub fn all_well(took: Duration) -> Text {
     let took = human(took);
     both!("all stories ended well, in {took}", "全部故事顺利完成，用时 {took}")
-}
-
-pub fn not_well(stories: &str) -> Text {
-    both!("did not end well: {stories}", "未顺利完成：{stories}")
 }
 
 pub fn kept_up(page: &str) -> Text {

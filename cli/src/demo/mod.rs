@@ -7,7 +7,7 @@ mod balancer;
 mod budget_watch;
 mod certs;
 mod fleet;
-mod install;
+pub mod install;
 mod kernel_report;
 mod manifests;
 mod messages;
@@ -21,7 +21,7 @@ mod summary;
 mod timeline;
 mod traffic;
 mod wait;
-pub mod world;
+mod world;
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +36,7 @@ use clap::Args;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+pub use self::certs::write as secret_file;
 use self::{
     messages::{Lang, Text},
     processes::{Death, Supervisor},
@@ -126,7 +127,8 @@ async fn demo(args: DemoArgs) -> Outcome {
     if result.ok() {
         Ok(())
     } else {
-        Err(Failure::no(messages::not_well(result.what_failed().get(timeline.lang)).get(timeline.lang)))
+        let logs = out.join("logs").display().to_string();
+        Err(Failure::no(messages::failed().get(timeline.lang)).remedy(messages::look_into(&logs).get(timeline.lang)))
     }
 }
 
@@ -140,7 +142,12 @@ struct Progress {
 
 /// Raises the stage and plays the stories; one that fails does not keep the next from being played.
 async fn play(stage: &Stage, progress: &Mutex<Progress>) {
-    if let Err(failure) = stage.raise().await {
+    let raised = tokio::select! {
+        raised = stage.raise() => raised,
+        // Later a death may be survived, and is then reported at the end; a stage that never stood is no stage.
+        () = stage.supervisor.first_death() => Err(messages::not_raised()),
+    };
+    if let Err(failure) = raised {
         stage.timeline.say(Chapter::Prepare, Mark::Bad, failure.clone());
         progress.lock().failures.push(failure);
         return;
@@ -168,7 +175,7 @@ async fn show_clients(stage: &Stage) {
 async fn watch(timeline: Arc<Timeline>, mut deaths: tokio::sync::mpsc::Receiver<Death>, end: CancellationToken) {
     while let Some(Some(death)) = end.run_until_cancelled(deaths.recv()).await {
         let log = death.log.display().to_string();
-        timeline.say(Chapter::End, Mark::Bad, messages::died(&death.name, &death.status, &log));
+        timeline.interject(Mark::Bad, messages::died(&death.name, &death.status, &log));
         for line in &death.tail {
             timeline.print(&format!("            | {line}"));
         }
@@ -177,13 +184,10 @@ async fn watch(timeline: Arc<Timeline>, mut deaths: tokio::sync::mpsc::Receiver<
 
 fn conclude(stage: &Stage, progress: Progress, keep: bool) -> DemoResult {
     let Progress { stories, energy, mut failures } = progress;
-    failures.extend(
-        stage
-            .supervisor
-            .deaths()
-            .iter()
-            .map(|death| messages::died(&death.name, &death.status, &death.log.display().to_string())),
-    );
+    let dead: Vec<String> = stage.supervisor.deaths().into_iter().map(|death| death.name).collect();
+    if !dead.is_empty() {
+        failures.push(messages::dead(&dead.join(", ")));
+    }
     DemoResult {
         began: stage.timeline.began,
         took: stage.timeline.elapsed(),
@@ -254,10 +258,12 @@ fn tell(timeline: &Timeline, result: &DemoResult, out: &Path, report: &Path, jso
     if result.ok() {
         timeline.say(Chapter::End, Mark::Good, messages::all_well(result.took));
     } else {
-        timeline.say(Chapter::End, Mark::Bad, messages::not_well(result.what_failed().get(timeline.lang)));
+        for failure in result.all_failures() {
+            timeline.say(Chapter::End, Mark::Bad, failure);
+        }
     }
     timeline.waiting(None);
-    timeline.print(&format!("\n{}\n", summary::to_text(result, timeline.lang)));
+    timeline.print(&format!("\n{}", summary::to_text(result, timeline.lang)));
     for (label, place) in [
         (messages::word::report(), report.display().to_string()),
         (

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::{Child, Command},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -65,6 +65,7 @@ pub struct Supervisor {
     running: Mutex<BTreeMap<String, Running>>,
     deaths: Arc<Mutex<Vec<Death>>>,
     announce: mpsc::Sender<Death>,
+    dead: Arc<watch::Sender<bool>>,
 }
 
 struct Running {
@@ -86,7 +87,16 @@ impl Supervisor {
     pub fn new(logs: &Path) -> anyhow::Result<(Self, mpsc::Receiver<Death>)> {
         fs::create_dir_all(logs).with_context(|| format!("cannot create {}", logs.display()))?;
         let (announce, deaths) = mpsc::channel(MAX_DEATHS);
-        Ok((Self { logs: logs.to_owned(), running: Mutex::default(), deaths: Arc::default(), announce }, deaths))
+        Ok((
+            Self {
+                logs: logs.to_owned(),
+                running: Mutex::default(),
+                deaths: Arc::default(),
+                announce,
+                dead: Arc::default(),
+            },
+            deaths,
+        ))
     }
 
     /// Starts a child; its output is appended to its log.
@@ -120,6 +130,7 @@ impl Supervisor {
             log,
             deaths: Arc::clone(&self.deaths),
             announce: self.announce.clone(),
+            dead: Arc::clone(&self.dead),
         };
         let ended = tokio::spawn(watcher.watch(child, stopped));
         running.insert(recipe.name.clone(), Running { stop, ended });
@@ -149,6 +160,13 @@ impl Supervisor {
         futures::future::join_all(names.iter().map(|name| self.stop(name))).await;
     }
 
+    /// Waits until a child has ended by itself.
+    pub async fn first_death(&self) {
+        let mut dead = self.dead.subscribe();
+        // The sender lives as long as this.
+        let _ = dead.wait_for(|dead| *dead).await;
+    }
+
     /// Children that ended by themselves so far.
     pub fn deaths(&self) -> Vec<Death> {
         self.deaths.lock().clone()
@@ -165,6 +183,7 @@ struct Watcher {
     log: PathBuf,
     deaths: Arc<Mutex<Vec<Death>>>,
     announce: mpsc::Sender<Death>,
+    dead: Arc<watch::Sender<bool>>,
 }
 
 impl Watcher {
@@ -192,6 +211,7 @@ impl Watcher {
             // The receiver shows what it can; the list above is what counts.
             let _ = self.announce.try_send(death);
         }
+        self.dead.send_replace(true);
     }
 }
 
@@ -256,6 +276,7 @@ mod tests {
             ("short", &["hello".to_owned(), "broken".to_owned()][..])
         );
         assert!(death.status.contains('7'), "{}", death.status);
+        supervisor.first_death().await;
         assert_eq!(supervisor.deaths().len(), 1);
     }
 

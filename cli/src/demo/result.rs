@@ -157,14 +157,19 @@ impl DemoResult {
         total
     }
 
-    /// What did not end well, in one line.
-    pub fn what_failed(&self) -> Text {
+    /// What did not end well, one by one.
+    pub fn all_failures(&self) -> Vec<Text> {
         let stories = self.stories.iter().filter_map(|story| {
             let failure = story.failure.as_ref()?;
             let heading = story.chapter.heading();
             Some(Text::new(format!("{}: {}", heading.en, failure.en), format!("{}：{}", heading.zh, failure.zh)))
         });
-        let all: Vec<Text> = stories.chain(self.failures.iter().cloned()).collect();
+        stories.chain(self.failures.iter().cloned()).collect()
+    }
+
+    /// What did not end well, in one line.
+    pub fn what_failed(&self) -> Text {
+        let all = self.all_failures();
         let join = |form: fn(&Text) -> &str| all.iter().map(form).collect::<Vec<_>>().join("; ");
         Text::new(join(|text| &text.en), join(|text| &text.zh))
     }

@@ -51,7 +51,14 @@ fn story_json(story: &StoryResult) -> Value {
 
 /// The tables at the end.
 pub fn to_text(result: &DemoResult, lang: Lang) -> String {
-    format!("{}\n\n{}", stories(result, lang), energy(result, lang))
+    let mut text = String::new();
+    if !result.stories.is_empty() {
+        text.push_str(&format!("{}\n", stories(result, lang)));
+    }
+    if !result.energy.is_empty() {
+        text.push_str(&format!("\n{}\n", energy(result, lang)));
+    }
+    text
 }
 
 fn stories(result: &DemoResult, lang: Lang) -> Table {

@@ -137,6 +137,12 @@ impl Timeline {
         entries.push(entry);
     }
 
+    /// Something happened now, whatever part of the demo this is.
+    pub fn interject(&self, mark: Mark, text: Text) {
+        let chapter = self.entries.lock().last().map_or(Chapter::Prepare, |last| last.chapter);
+        self.say(chapter, mark, text);
+    }
+
     /// Text below or above the timeline that is no event.
     pub fn print(&self, text: &str) {
         if self.bar.is_hidden() {

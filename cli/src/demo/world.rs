@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context;
 use evergreen_twin::{
     Loss, NodeSpec, Served, Twin,
+    gateway::{self, Gateway},
     host::{HostSpec, SimulatedHost},
     sim::Timing,
 };
@@ -17,7 +18,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{fleet::SitePorts, manifests::SitePlan};
@@ -32,6 +33,7 @@ const TAINT: &str = "evergreen.dev/demo-machine";
 pub struct World {
     twin: Twin,
     served: Served,
+    entry: Gateway,
     client: Client,
     simulated: Vec<(String, PathBuf)>,
     own: Option<String>,
@@ -71,15 +73,14 @@ impl World {
                 .remedy("another --port-base")
         };
         let served = twin.serve(ports.api).await.map_err(|error| taken("API", error))?;
-        let entry = TcpListener::bind(ports.entry).await.map_err(|error| taken("entry", error))?;
+        let entry = gateway::serve(&twin, ports.entry).await.map_err(|error| taken("entry", error))?;
         let cancel = CancellationToken::new();
         let client = twin.client("demo");
         if let Some(own) = own {
             keep_free(&client, own).await?;
         }
-        drop(entry);
         let running = parking_lot::Mutex::new(Some(twin.start(cancel.clone())));
-        Ok(Self { twin, served, client, simulated, own: own.map(str::to_owned), cancel, running })
+        Ok(Self { twin, served, entry, client, simulated, own: own.map(str::to_owned), cancel, running })
     }
 
     /// Nodes and the roots that their agents read; this machine last, with its own root.
@@ -146,6 +147,7 @@ impl World {
     /// Ends the simulation.
     pub async fn end(&self) {
         self.cancel.cancel();
+        self.entry.stop();
         self.served.stop();
         let running = self.running.lock().take();
         if let Some(running) = running {

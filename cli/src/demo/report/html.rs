@@ -73,7 +73,7 @@ pub fn escape(text: &str) -> String {
 }
 
 fn head(out: &mut String, result: &DemoResult) {
-    let verdict = if result.ok() { messages::all_well(result.took) } else { messages::not_well("") };
+    let verdict = if result.ok() { messages::all_well(result.took) } else { messages::failed() };
     let class = if result.ok() { "good" } else { "bad" };
     let _ = write!(
         out,
