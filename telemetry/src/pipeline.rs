@@ -69,6 +69,8 @@ pub struct Telemetry {
     meter_provider: SdkMeterProvider,
     logger_provider: SdkLoggerProvider,
     registry: Registry,
+    resource: Resource,
+    slow_meters: Vec<SdkMeterProvider>,
 }
 
 impl Telemetry {
@@ -85,7 +87,7 @@ impl Telemetry {
             .map_err(TelemetryError::Prometheus)?;
         let mut tracers = SdkTracerProvider::builder().with_resource(resource.clone());
         let mut meters = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(scrape);
-        let mut loggers = SdkLoggerProvider::builder().with_resource(resource);
+        let mut loggers = SdkLoggerProvider::builder().with_resource(resource.clone());
         let endpoint = std::env::var(ENDPOINT_VARIABLE).ok().filter(|endpoint| !endpoint.trim().is_empty());
         if endpoint.is_some() {
             tracers = tracers.with_batch_exporter(
@@ -114,6 +116,8 @@ impl Telemetry {
             meter_provider: meters.build(),
             logger_provider: loggers.build(),
             registry,
+            resource,
+            slow_meters: Vec::new(),
         };
         telemetry.subscribe(config.log_format);
         match endpoint {
@@ -133,6 +137,27 @@ impl Telemetry {
         self.meter_provider.meter("evergreen")
     }
 
+    /// A meter of its own rhythm that only OTLP reads: for series that are too many to go out with the others. None when
+    /// nothing is exported.
+    ///
+    /// # Errors
+    /// As [`Telemetry::start`].
+    pub fn meter_every(&mut self, interval: Duration) -> Result<Option<opentelemetry::metrics::Meter>, TelemetryError> {
+        if !std::env::var(ENDPOINT_VARIABLE).is_ok_and(|endpoint| !endpoint.trim().is_empty()) {
+            return Ok(None);
+        }
+        let exporter = MetricExporter::builder()
+            .with_tonic()
+            .with_timeout(EXPORT_TIMEOUT)
+            .build()
+            .map_err(TelemetryError::Exporter)?;
+        let reader = PeriodicReader::builder(exporter).with_interval(interval).build();
+        let provider = SdkMeterProvider::builder().with_resource(self.resource.clone()).with_reader(reader).build();
+        let meter = provider.meter("evergreen");
+        self.slow_meters.push(provider);
+        Ok(Some(meter))
+    }
+
     /// All metrics in the Prometheus text format.
     pub fn prometheus_text(&self) -> String {
         let mut text = Vec::new();
@@ -149,6 +174,9 @@ impl Telemetry {
             let _ = self.tracer_provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
             let _ = self.logger_provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
             let _ = self.meter_provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
+            for provider in self.slow_meters {
+                let _ = provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
+            }
         });
         let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, flush).await;
     }

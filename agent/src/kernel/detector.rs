@@ -1,0 +1,447 @@
+//! Turns messages into reports: one for a crash whatever the number of its lines, one for a run of equal events.
+//!
+//! Streaming and bounded: at most one crash report and one report per rule are open at a time. Time is only ever taken
+//! from the log itself, or handed in by [`Detector::close_all`]; the detector reads no clock.
+
+use std::sync::Arc;
+
+use evergreen_api::{Detection, Severity};
+
+use super::{
+    line::Message,
+    rules::{Rule, RuleSet},
+};
+use crate::text::printable;
+
+/// Lines kept as evidence of one report.
+const MAX_EVIDENCE: usize = 12;
+/// Characters kept of one line.
+const MAX_EVIDENCE_LINE: usize = 240;
+/// Log seconds within which a further crash message belongs to the crash before it: one fault prints several.
+const SAME_CRASH: f64 = 10.0;
+/// Log seconds within which equal problems, and hangs behind a crash or another hang, are one report: a stuck kernel
+/// repeats itself every 20 to 120 s.
+const SAME_EPISODE: f64 = 600.0;
+/// Messages within which the same holds in logs without times.
+const SAME_CRASH_MESSAGES: u32 = 400;
+/// Messages at the beginning of a report in which a more exact rule may take over its name.
+const NAMING_MESSAGES: u32 = 40;
+/// Messages behind the naming one that are kept as evidence.
+const EVIDENCE_MESSAGES: u32 = 40;
+/// Crash type of everything that hangs.
+const HANG: &str = "HANG";
+
+/// Where a report is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportPhase {
+    /// Just seen.
+    Opened,
+    /// Seen again, or known better.
+    Updated,
+    /// Complete.
+    Closed,
+}
+
+/// News of one report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Number of the report within this detector.
+    pub id: u64,
+    /// Where it is in its life.
+    pub phase: ReportPhase,
+    /// What is known by now.
+    pub detection: Detection,
+    /// Rule that names it.
+    pub rule: usize,
+}
+
+/// What the detector says about a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// A report began, grew or ended.
+    Report(Report),
+    /// A message ended the condition of a rule.
+    Cancelled {
+        /// The rule.
+        rule: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Open {
+    id: u64,
+    rule: usize,
+    detection: Detection,
+    last_clock: Option<f64>,
+    messages: u32,
+    since_match: u32,
+    panicked: bool,
+}
+
+/// State of one log.
+#[derive(Debug)]
+pub struct Detector {
+    rules: Arc<RuleSet>,
+    crash: Option<Open>,
+    events: Vec<Option<Open>>,
+    sightings: Vec<Vec<f64>>,
+    messages: u64,
+    next_id: u64,
+}
+
+impl Detector {
+    /// A detector that has seen nothing.
+    pub fn new(rules: Arc<RuleSet>) -> Self {
+        let count = rules.rules().len();
+        Self {
+            rules,
+            crash: None,
+            events: (0..count).map(|_| None).collect(),
+            sightings: vec![Vec::new(); count],
+            messages: 0,
+            next_id: 1,
+        }
+    }
+
+    /// The rules it works by.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    /// Takes the next message of the log.
+    pub fn push(&mut self, message: &Message<'_>) -> Vec<News> {
+        let mut news = Vec::new();
+        if !message.from_kernel || message.text.is_empty() {
+            return news;
+        }
+        self.messages += 1;
+        let rules = Arc::clone(&self.rules);
+        news.extend(rules.cancelled(message.text).into_iter().map(|rule| News::Cancelled { rule }));
+        match rules.classify(message.text) {
+            Some(index) if rules.rule(index).crash => self.crash_line(index, &rules, message, &mut news),
+            Some(index) => self.event_line(index, &rules, message, &mut news),
+            None => self.other_line(&rules, message, &mut news),
+        }
+        news
+    }
+
+    /// What is known by now about a report that is still open.
+    pub fn current(&self, id: u64) -> Option<&Detection> {
+        let open = self.crash.iter().chain(self.events.iter().flatten());
+        open.filter(|report| report.id == id).map(|report| &report.detection).next()
+    }
+
+    /// Ends every open report: the log is over, or has been quiet for long.
+    pub fn close_all(&mut self) -> Vec<News> {
+        let mut open: Vec<Open> = self.events.iter_mut().filter_map(Option::take).collect();
+        open.sort_by_key(|report| report.id);
+        // A crash is told before what merely went with it.
+        let crash = self.crash.take().into_iter();
+        crash.chain(open).map(|report| News::Report(report.into_report(ReportPhase::Closed))).collect()
+    }
+
+    fn crash_line(&mut self, index: usize, rules: &RuleSet, message: &Message<'_>, news: &mut Vec<News>) {
+        let rule = rules.rule(index);
+        if let Some(open) = &mut self.crash {
+            if open.continues(rules, rule, message) {
+                open.join(index, rules, message);
+                news.push(News::Report(open.as_report(ReportPhase::Updated)));
+                return;
+            }
+            if let Some(done) = self.crash.take() {
+                news.push(News::Report(done.into_report(ReportPhase::Closed)));
+            }
+        }
+        let open = self.open(index, rule, message, 1);
+        news.push(News::Report(open.as_report(ReportPhase::Opened)));
+        self.crash = Some(open);
+    }
+
+    fn event_line(&mut self, index: usize, rules: &RuleSet, message: &Message<'_>, news: &mut Vec<News>) {
+        let rule = rules.rule(index);
+        if let Some(crash) = &mut self.crash {
+            crash.follow(rules, message);
+        }
+        // Rules of one kind speak of one problem: `invoked oom-killer` and `Killed process` are one kill.
+        let same_kind = |open: &Open| rules.rule(open.rule).kind == rule.kind;
+        if let Some(slot) = self.events.iter_mut().find(|slot| slot.as_ref().is_some_and(same_kind))
+            && let Some(open) = slot
+        {
+            if open.within(message, SAME_EPISODE, u32::MAX) {
+                let again = open.rule == index;
+                open.see(message, again);
+                if rule.severity > open.detection.severity {
+                    open.detection.severity = rule.severity;
+                    open.rename(index, rule, message);
+                }
+                news.push(News::Report(open.as_report(ReportPhase::Updated)));
+                return;
+            }
+            if let Some(done) = slot.take() {
+                news.push(News::Report(done.into_report(ReportPhase::Closed)));
+            }
+        }
+        let count = match rule.threshold {
+            None => 1,
+            Some(threshold) => {
+                // Without times every message counts as close.
+                let now = message.clock.unwrap_or(0.0);
+                let seen = &mut self.sightings[index];
+                seen.push(now);
+                let within = threshold.within.as_secs_f64();
+                seen.retain(|earlier| now - earlier <= within);
+                if seen.len() < threshold.count as usize {
+                    return;
+                }
+                seen.drain(..).count() as u64
+            }
+        };
+        let open = self.open(index, rule, message, count);
+        news.push(News::Report(open.as_report(ReportPhase::Opened)));
+        self.events[index] = Some(open);
+    }
+
+    fn other_line(&mut self, rules: &RuleSet, message: &Message<'_>, news: &mut Vec<News>) {
+        if let Some(open) = &mut self.crash
+            && open.follow(rules, message)
+        {
+            news.push(News::Report(open.as_report(ReportPhase::Updated)));
+        }
+    }
+
+    fn open(&mut self, index: usize, rule: &Rule, message: &Message<'_>, count: u64) -> Open {
+        let id = self.next_id;
+        self.next_id += 1;
+        let line = printable(message.text, MAX_EVIDENCE_LINE);
+        Open {
+            id,
+            rule: index,
+            detection: Detection {
+                kind: rule.kind,
+                severity: rule.severity,
+                crash_type: rule.refined(message.text).map(str::to_owned).or_else(|| rule.crash_type.clone()),
+                summary: rule.summarize(message.text),
+                first_line: line.clone(),
+                evidence: vec![line],
+                count,
+                at: printable(message.at, 40),
+            },
+            last_clock: message.clock,
+            messages: 0,
+            since_match: 0,
+            panicked: false,
+        }
+    }
+}
+
+impl Open {
+    /// Whether a message is close enough to the last one of this report.
+    fn within(&self, message: &Message<'_>, seconds: f64, messages: u32) -> bool {
+        match (self.last_clock, message.clock) {
+            // A clock that went back a little is two CPUs printing at once; a boot is told by its own banner.
+            (Some(last), Some(now)) => (-SAME_CRASH..=seconds).contains(&(now - last)),
+            _ => self.since_match <= messages,
+        }
+    }
+
+    /// Whether a crash message belongs to this report.
+    fn continues(&self, rules: &RuleSet, rule: &Rule, message: &Message<'_>) -> bool {
+        if self.within(message, SAME_CRASH, SAME_CRASH_MESSAGES) {
+            return true;
+        }
+        let hang = rule.crash_type.as_deref() == Some(HANG);
+        let broken = self.detection.severity >= Severity::Degraded;
+        let consequence = rules.rule(self.rule).kind == rule.kind || (hang && broken);
+        consequence && self.within(message, SAME_EPISODE, u32::MAX)
+    }
+
+    /// A further crash message of this report.
+    fn join(&mut self, index: usize, rules: &RuleSet, message: &Message<'_>) {
+        let rule = rules.rule(index);
+        let again = index == self.rule;
+        let naming = self.messages < NAMING_MESSAGES && !self.panicked;
+        self.see(message, again);
+        self.panicked |= rule.severity == Severity::Fatal;
+        self.detection.severity = self.detection.severity.max(rule.severity);
+        if naming && rule.rank > rules.rule(self.rule).rank {
+            self.rename(index, rule, message);
+        } else if naming && let Some(crash_type) = rules.rule(self.rule).refined(message.text) {
+            self.detection.crash_type = Some(crash_type.to_owned());
+        }
+    }
+
+    fn rename(&mut self, index: usize, rule: &Rule, message: &Message<'_>) {
+        self.rule = index;
+        self.detection.kind = rule.kind;
+        self.detection.crash_type = rule.refined(message.text).map(str::to_owned).or_else(|| rule.crash_type.clone());
+        self.detection.summary = rule.summarize(message.text);
+    }
+
+    fn see(&mut self, message: &Message<'_>, again: bool) {
+        self.last_clock = message.clock.or(self.last_clock);
+        self.messages = self.messages.saturating_add(1);
+        self.since_match = 0;
+        self.detection.count = self.detection.count.saturating_add(u64::from(again));
+        self.keep(message);
+    }
+
+    /// A message that no rule knows but that stands in the report; true when it made the report more exact.
+    fn follow(&mut self, rules: &RuleSet, message: &Message<'_>) -> bool {
+        self.messages = self.messages.saturating_add(1);
+        self.since_match = self.since_match.saturating_add(1);
+        if self.since_match > EVIDENCE_MESSAGES || !self.within(message, SAME_CRASH, SAME_CRASH_MESSAGES) {
+            return false;
+        }
+        self.keep(message);
+        let refined = rules.rule(self.rule).refined(message.text);
+        match refined {
+            Some(crash_type) if self.detection.crash_type.as_deref() != Some(crash_type) => {
+                self.detection.crash_type = Some(crash_type.to_owned());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn keep(&mut self, message: &Message<'_>) {
+        let ruler = message.text.iter().all(|b| matches!(b, b'=' | b'-' | b' ' | b'*'));
+        if self.detection.evidence.len() < MAX_EVIDENCE && !ruler {
+            self.detection.evidence.push(printable(message.text, MAX_EVIDENCE_LINE));
+        }
+    }
+
+    fn as_report(&self, phase: ReportPhase) -> Report {
+        Report { id: self.id, phase, detection: self.detection.clone(), rule: self.rule }
+    }
+
+    fn into_report(self, phase: ReportPhase) -> Report {
+        Report { id: self.id, phase, detection: self.detection, rule: self.rule }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evergreen_api::ProblemKind;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernel::line::{Format, messages};
+
+    fn detect(log: &str) -> Vec<Detection> {
+        let mut detector = Detector::new(Arc::new(RuleSet::built_in()));
+        let mut news = Vec::new();
+        for line in log.lines() {
+            for message in messages(line.as_bytes(), Format::Auto) {
+                news.extend(detector.push(&message));
+            }
+        }
+        news.extend(detector.close_all());
+        news.into_iter()
+            .filter_map(|news| match news {
+                News::Report(report) if report.phase == ReportPhase::Closed => Some(report.detection),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn all_lines_of_one_crash_are_one_report() {
+        let found = detect(
+            "[   10.000001] BUG: kernel NULL pointer dereference, address: 0000000000000008\n\
+             [   10.000002] #PF: supervisor read access in kernel mode\n\
+             [   10.000003] Oops: 0000 [#1] SMP PTI\n\
+             [   10.000004] CPU: 1 PID: 12 Comm: app Not tainted 6.1.0\n\
+             [   10.000005] Kernel panic - not syncing: Fatal exception\n",
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].kind, ProblemKind::KernelOops);
+        assert_eq!(found[0].severity, Severity::Fatal);
+        assert_eq!(found[0].crash_type.as_deref(), Some("NULL-POINTER-DEREFERENCE"));
+        assert_eq!(found[0].at, "10.000001");
+    }
+
+    #[test]
+    fn a_list_corruption_names_the_assertion_behind_it() {
+        let found = detect(
+            "[   10.000001] list_del corruption. prev->next should be ffff, but was 0000\n\
+             [   10.000002] ------------[ cut here ]------------\n\
+             [   10.000003] kernel BUG at lib/list_debug.c:53!\n",
+        );
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].crash_type.as_deref(), Some("MEMORY_SAFETY_BUG"));
+    }
+
+    #[test]
+    fn tasks_that_hang_one_after_the_other_are_one_report_with_a_count() {
+        let log: String = (0..5)
+            .map(|n| format!("[  {}.000001] INFO: task app:{n} blocked for more than 120 seconds.\n", 200 + n * 100))
+            .collect();
+        let found = detect(&log);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].count, 5);
+    }
+
+    #[test]
+    fn two_crashes_far_apart_are_two_reports() {
+        let found = detect(
+            "[   10.000001] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1 f+0x1/0x2\n\
+             [ 5000.000001] general protection fault: 0000 [#1] SMP\n",
+        );
+        assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn an_out_of_memory_kill_in_two_lines_is_one_event() {
+        let found = detect(
+            "Memory cgroup out of memory: Kill process 1012 (heapster) score 1035 or sacrifice child\n\
+             Killed process 1012 (heapster) total-vm:327128kB, anon-rss:306328kB, file-rss:11132kB\n",
+        );
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].kind, ProblemKind::OutOfMemory);
+    }
+
+    #[test]
+    fn a_link_that_goes_down_once_is_no_problem_and_one_that_flaps_is() {
+        let down = |at: u32| format!("[ {at}.000001] igb 0000:01:00.0 eth0: igb: eth0 NIC Link is Down\n");
+        assert!(detect(&down(100)).is_empty());
+        assert!(detect(&format!("{}{}", down(100), down(5000))).is_empty());
+        let flapping: String = (0..4).map(|n| down(100 + n * 20)).collect();
+        let found = detect(&flapping);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].kind, found[0].count), (ProblemKind::NetworkLinkFlapping, 4));
+    }
+
+    #[test]
+    fn a_storm_keeps_the_count_and_little_else() {
+        let mut detector = Detector::new(Arc::new(RuleSet::built_in()));
+        for n in 0..20_000 {
+            let line = format!("[  100.{:06}] INFO: task app:{n} blocked for more than 120 seconds.", n % 1_000_000);
+            for message in messages(line.as_bytes(), Format::Dmesg) {
+                detector.push(&message);
+            }
+        }
+        let news = detector.close_all();
+        let [News::Report(report)] = &news[..] else { panic!("{news:?}") };
+        assert_eq!(report.detection.count, 20_000);
+        assert!(report.detection.evidence.len() <= MAX_EVIDENCE);
+    }
+
+    proptest! {
+        #[test]
+        fn any_log_is_read_without_panic_and_within_bounds(lines in proptest::collection::vec(
+            prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..200),
+                Just(b"[ 1.000001] BUG: x".to_vec()),
+                Just(b"Kernel panic - not syncing: y".to_vec()),
+                Just(b"[99999999.000001] EXT4-fs error (device sda1): z".to_vec()),
+            ], 0..50)) {
+            let mut detector = Detector::new(Arc::new(RuleSet::built_in()));
+            for line in &lines {
+                for message in messages(line, Format::Auto) {
+                    detector.push(&message);
+                }
+            }
+            prop_assert!(detector.close_all().len() <= 1 + detector.rules().rules().len());
+        }
+    }
+}

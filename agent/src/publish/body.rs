@@ -1,0 +1,190 @@
+//! What is written: pure functions from the desired state to patches, statuses and Events.
+
+use std::collections::BTreeMap;
+
+use evergreen_api::{
+    ProblemKind, Severity, names,
+    resources::{EnergyProvenance, NodeHealthStatus, NodeProblem, SourceStatus},
+};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use serde_json::{Map, Value, json};
+
+use crate::conditions::{Cleared, ConditionBook};
+
+/// Name under which the agent writes.
+pub const CONTROLLER: &str = "evergreen.dev/agent";
+/// The API server refuses longer notes of Events.
+const MAX_NOTE: usize = 1000;
+
+/// What the cluster should show about the node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// Boot that it speaks of.
+    pub boot_id: String,
+    /// `ok`, or the severity of the worst problem.
+    pub verdict: String,
+    /// Raised problems.
+    pub problems: Vec<NodeProblem>,
+    /// Problems that ended.
+    pub cleared: BTreeMap<ProblemKind, Cleared>,
+    /// Kinds whose condition is taken off the node.
+    pub retired: Vec<ProblemKind>,
+    /// What is read.
+    pub sources: Vec<SourceStatus>,
+    /// Where energy figures come from.
+    pub energy: Option<EnergyProvenance>,
+    /// When this was decided, RFC 3339.
+    pub observed_at: String,
+}
+
+impl Desired {
+    /// What a book of conditions wants shown.
+    pub fn from_book(book: &ConditionBook) -> Self {
+        Self {
+            boot_id: book.boot_id().to_owned(),
+            verdict: book.verdict().to_owned(),
+            problems: book.problems().cloned().collect(),
+            cleared: book.cleared().clone(),
+            retired: book.retired().to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether it says anything about a kind.
+    pub fn knows(&self, kind: ProblemKind) -> bool {
+        self.problem(kind).is_some() || self.cleared.contains_key(&kind) || self.retired.contains(&kind)
+    }
+
+    fn problem(&self, kind: ProblemKind) -> Option<&NodeProblem> {
+        self.problems.iter().find(|problem| problem.kind == kind)
+    }
+
+    pub(super) fn traceparent(&self, kind: ProblemKind) -> Option<&str> {
+        let raised = self.problem(kind).and_then(|problem| problem.traceparent.as_deref());
+        raised.or_else(|| self.cleared.get(&kind)?.traceparent.as_deref())
+    }
+
+    /// Conditions of the Node, by kind.
+    pub(super) fn conditions(&self) -> BTreeMap<ProblemKind, Value> {
+        let raised = self.problems.iter().map(|problem| {
+            let message = message(problem);
+            let reason = format!("{}Detected", problem.kind);
+            let condition = condition(problem.kind, true, &reason, &message, &problem.first_seen, &problem.last_seen);
+            (problem.kind, condition)
+        });
+        let cleared = self.cleared.iter().map(|(kind, cleared)| {
+            let reason = format!("{kind}Cleared");
+            (*kind, condition(*kind, false, &reason, &cleared.why, &cleared.at, &cleared.at))
+        });
+        raised.chain(cleared).collect()
+    }
+
+    /// Trace contexts that go with changed conditions; `null` takes one away.
+    pub(super) fn annotations(&self, changed: &[(ProblemKind, Value)], removed: &[ProblemKind]) -> Map<String, Value> {
+        let name = |kind: &ProblemKind| names::node_traceparent_annotation(kind.condition_type());
+        let set = changed.iter().filter_map(|(kind, _)| Some((name(kind), json!(self.traceparent(*kind)?))));
+        set.chain(removed.iter().map(|kind| (name(kind), Value::Null))).collect()
+    }
+
+    /// Status of the NodeHealth.
+    pub(super) fn health(&self) -> NodeHealthStatus {
+        NodeHealthStatus {
+            verdict: self.verdict.clone(),
+            boot_id: self.boot_id.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            observed_at: self.observed_at.clone(),
+            problems: self.problems.clone(),
+            sources: self.sources.clone(),
+            energy: self.energy.clone(),
+        }
+    }
+
+    /// Event about a problem that began or ended.
+    pub(super) fn event(&self, node: &str, kind: ProblemKind, raised: bool) -> Option<Event> {
+        let (note, warning, at) = if raised {
+            let problem = self.problem(kind)?;
+            (message(problem), problem.severity >= Severity::Warning, problem.first_seen.clone())
+        } else {
+            let cleared = self.cleared.get(&kind)?;
+            (cleared.why.clone(), false, cleared.at.clone())
+        };
+        let now = Timestamp::now();
+        // The name says what happened when, so that a repeated write of the same Event is refused, not doubled.
+        let moment = at.parse::<Timestamp>().unwrap_or(now);
+        let verb = if raised { "detected" } else { "cleared" };
+        let annotations = self.traceparent(kind).map(|trace| BTreeMap::from([(names::ANNOTATION_TRACEPARENT.to_owned(), trace.to_owned())]));
+        Some(Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{node}.{}.{verb}.{:x}", kind.condition_type().to_lowercase(), moment.as_millisecond())),
+                namespace: Some("default".into()),
+                annotations,
+                ..ObjectMeta::default()
+            },
+            action: Some(if raised { "Detect".into() } else { "Clear".into() }),
+            event_time: Some(MicroTime(now)),
+            note: Some(note.chars().take(MAX_NOTE).collect()),
+            reason: Some(format!("{kind}{}", if raised { "Detected" } else { "Cleared" })),
+            // As the kubelet does it, so that `kubectl describe node` shows it.
+            regarding: Some(ObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Node".into()),
+                name: Some(node.to_owned()),
+                uid: Some(node.to_owned()),
+                ..ObjectReference::default()
+            }),
+            reporting_controller: Some(CONTROLLER.into()),
+            reporting_instance: Some(node.to_owned()),
+            type_: Some(if warning { "Warning".into() } else { "Normal".into() }),
+            ..Event::default()
+        })
+    }
+}
+
+fn message(problem: &NodeProblem) -> String {
+    let crash = problem.crash_type.as_ref().map(|crash| format!(" [{crash}]")).unwrap_or_default();
+    let seen = if problem.count > 1 { format!(", seen {} times", problem.count) } else { String::new() };
+    let evidence = problem.evidence.first().map(|line| format!("; evidence: {line}")).unwrap_or_default();
+    format!("{}: {}{crash}{seen}{evidence}", problem.severity, problem.summary)
+}
+
+/// Kubernetes keeps whole seconds in conditions.
+fn whole_seconds(rfc3339: &str) -> String {
+    let moment = rfc3339.parse::<Timestamp>().unwrap_or_else(|_| Timestamp::now());
+    format!("{moment:.0}")
+}
+
+fn condition(kind: ProblemKind, status: bool, reason: &str, message: &str, since: &str, seen: &str) -> Value {
+    json!({
+        "type": kind.condition_type(),
+        "status": if status { "True" } else { "False" },
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": whole_seconds(since),
+        "lastHeartbeatTime": whole_seconds(seen),
+    })
+}
+
+/// Whether two conditions differ in nothing but their heartbeat.
+pub(super) fn says_the_same(written: &Value, wanted: &Value) -> bool {
+    ["status", "reason", "message"].iter().all(|field| written.get(field) == wanted.get(field))
+}
+
+/// Whether two statuses differ in nothing but when they were written.
+pub(super) fn same_health(written: &NodeHealthStatus, wanted: &NodeHealthStatus) -> bool {
+    NodeHealthStatus { observed_at: wanted.observed_at.clone(), ..written.clone() } == *wanted
+}
+
+/// The one patch of the Node: conditions that changed, conditions that go, trace contexts.
+pub(super) fn node_patch(changed: &[(ProblemKind, Value)], removed: &[ProblemKind], annotations: &Map<String, Value>) -> Value {
+    let mut conditions: Vec<Value> = changed.iter().map(|(_, condition)| condition.clone()).collect();
+    conditions.extend(removed.iter().map(|kind| json!({"type": kind.condition_type(), "$patch": "delete"})));
+    let mut patch = json!({"status": {"conditions": conditions}});
+    if !annotations.is_empty() {
+        patch["metadata"] = json!({"annotations": annotations});
+    }
+    patch
+}

@@ -1,0 +1,149 @@
+//! What the exporters show: the latest of everything, behind one lock that is never held over a wait.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use evergreen_api::resources::{EnergyProvenance, NodeProblem, SourceStatus};
+use parking_lot::{Mutex, RwLock};
+
+use crate::{
+    clock::boot_ms,
+    conditions::ConditionBook,
+    energy::EnergyView,
+    grants::GrantBook,
+    kernel::kmsg::Losses,
+    publish::pods::{PodName, PodNames},
+    sources::Sample,
+};
+
+/// The latest of everything.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Sources that are sampled.
+    pub sample: Sample,
+    /// Which sources are there.
+    pub sources: Vec<SourceStatus>,
+    /// Energy.
+    pub energy: EnergyView,
+    /// Raised problems.
+    pub problems: Vec<NodeProblem>,
+    /// `ok`, or the severity of the worst problem.
+    pub verdict: String,
+    /// When it was sampled, milliseconds since boot; 0 before the first sample.
+    pub sampled_ms: u64,
+}
+
+/// State of the kernel log's reader.
+#[derive(Debug, Default)]
+pub struct KernelLogState {
+    outcome: RwLock<Option<Result<(), String>>>,
+    /// Messages read.
+    pub messages: AtomicU64,
+    /// Overruns of the kernel's ring.
+    pub overruns: AtomicU64,
+    /// Records that were lost in them.
+    pub lost: AtomicU64,
+}
+
+impl KernelLogState {
+    /// Notes how a step of reading went.
+    pub fn note(&self, outcome: Result<(), String>, losses: &Losses) {
+        self.overruns.store(losses.overruns, Ordering::Relaxed);
+        self.lost.store(losses.lost_records, Ordering::Relaxed);
+        if self.outcome.read().as_ref() == Some(&outcome) {
+            return;
+        }
+        match &outcome {
+            Ok(()) => tracing::info!("reading the kernel log"),
+            Err(reason) => tracing::warn!(%reason, "the kernel log cannot be read"),
+        }
+        *self.outcome.write() = Some(outcome);
+    }
+
+    fn status(&self) -> SourceStatus {
+        let outcome = self.outcome.read().clone();
+        let reason = match outcome {
+            Some(Ok(())) => None,
+            Some(Err(reason)) => Some(reason),
+            None => Some("not read yet".into()),
+        };
+        SourceStatus { name: "kmsg".into(), present: reason.is_none(), reason }
+    }
+}
+
+/// Shared between the parts of the agent.
+pub struct Shared {
+    /// Name of the node.
+    pub node: String,
+    /// Name of its site.
+    pub site: String,
+    view: RwLock<View>,
+    /// Kernel log reader.
+    pub kernel_log: KernelLogState,
+    /// Names of pods.
+    pub pod_names: PodNames,
+    /// Grants of the site.
+    pub grants: Arc<Mutex<GrantBook>>,
+    /// Whether the state was written to the cluster once, or there is none.
+    pub published: Arc<AtomicBool>,
+}
+
+impl Shared {
+    /// State of an agent that has read nothing.
+    pub fn new(node: String, site: String, grants: GrantBook, has_cluster: bool) -> Self {
+        Self {
+            node,
+            site,
+            view: RwLock::default(),
+            kernel_log: KernelLogState::default(),
+            pod_names: Arc::new(RwLock::new(HashMap::new())),
+            grants: Arc::new(Mutex::new(grants)),
+            published: Arc::new(AtomicBool::new(!has_cluster)),
+        }
+    }
+
+    /// Runs something on the latest view.
+    pub fn with<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view.read())
+    }
+
+    /// Takes over a new sample.
+    pub fn set_sample(&self, sample: Sample, mut sources: Vec<SourceStatus>, energy: EnergyView) {
+        sources.push(self.kernel_log.status());
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut view = self.view.write();
+        view.sample = sample;
+        view.sources = sources;
+        view.energy = energy;
+        view.sampled_ms = boot_ms().max(1);
+    }
+
+    /// Takes over the problems.
+    pub fn set_problems(&self, book: &ConditionBook) {
+        let mut view = self.view.write();
+        view.problems = book.problems().cloned().collect();
+        view.verdict = book.verdict().to_owned();
+    }
+
+    /// Sources and energy source as the NodeHealth shows them.
+    pub fn provenance(&self) -> (Vec<SourceStatus>, Option<EnergyProvenance>) {
+        self.with(|view| {
+            let energy = view.energy.origin.as_ref().map(|origin| EnergyProvenance {
+                source: origin.source.clone(),
+                provenance: origin.provenance.clone(),
+                reason: view.energy.reason.clone(),
+            });
+            (view.sources.clone(), energy)
+        })
+    }
+
+    /// Name of a pod, when it is known.
+    pub fn pod_name(&self, uid: &str) -> Option<PodName> {
+        self.pod_names.read().get(uid).cloned()
+    }
+}
