@@ -41,8 +41,8 @@ pub struct ServiceFacts {
 impl ServiceFacts {
     /// Whether a site is alive and has enough ready replicas for this service.
     pub fn can_serve(&self, site: &str) -> bool {
-        self.sites
-            .get(site)
-            .is_some_and(|facts| facts.fresh.is_some() && facts.ready.is_some_and(|r| r >= self.spec.workload.min_ready))
+        self.sites.get(site).is_some_and(|facts| {
+            facts.fresh.is_some() && facts.ready.is_some_and(|r| r >= self.spec.workload.min_ready)
+        })
     }
 }

@@ -9,12 +9,21 @@ use kube::{Api, ResourceExt, api::ListParams};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::run::Peer;
+use crate::site::Register;
 
 /// Sites are asked this often.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A site that does not answer in this time counts as unreadable.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// A member site.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Name.
+    pub site: String,
+    /// How to reach its API server.
+    pub register: Arc<Register>,
+}
 
 /// A namespaced name.
 pub(super) type Name = (String, String);

@@ -124,10 +124,8 @@ impl SiteIncidents {
         if let Some(failback) = incident.failback {
             failback.end();
         }
-        let attributes = vec![
-            KeyValue::new(attribute::INCIDENT_VERDICT, "healed"),
-            KeyValue::new(attribute::SITE, site.to_owned()),
-        ];
+        let attributes =
+            vec![KeyValue::new(attribute::INCIDENT_VERDICT, "healed"), KeyValue::new(attribute::SITE, site.to_owned())];
         self.tracer.child(incident.root, span::INCIDENT_CLOSE, attributes).end();
         tracing::info!(site, "the lost data center is back and holds its share");
     }

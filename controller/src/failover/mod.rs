@@ -11,7 +11,8 @@ mod weights;
 
 pub use self::{
     facts::{ServiceFacts, SiteFacts},
+    gather::Peer,
     planner::{Actor, Cause, Decision, Verdict, plan},
-    run::{FailoverContext, Peer, run},
+    run::{FailoverContext, run},
     weights::weights,
 };

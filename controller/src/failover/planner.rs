@@ -85,8 +85,16 @@ pub fn plan(facts: &ServiceFacts) -> Option<Decision> {
     let decide = |cause: Cause, holders: Vec<Holder>, actor: Actor, reason: String, rejected: Vec<String>| {
         let verdict = verdict(facts, &cause);
         let group = facts.group.clone();
-        (holders != entry.holders)
-            .then(|| Decision { group, cause, old: entry.clone(), holders, actor, verdict, reason, rejected })
+        (holders != entry.holders).then(|| Decision {
+            group,
+            cause,
+            old: entry.clone(),
+            holders,
+            actor,
+            verdict,
+            reason,
+            rejected,
+        })
     };
 
     if entry.holders.is_empty() {
@@ -137,8 +145,11 @@ pub fn plan(facts: &ServiceFacts) -> Option<Decision> {
     if entry.holders.len() > wanted {
         let leaver = entry.holders.iter().find(|holder| !preferred.contains(holder))?;
         let holders = sorted(entry.holders.iter().filter(|holder| *holder != leaver).cloned());
-        let reason =
-            format!("{} sites hold it, {wanted} are wanted; {} is the least preferred", entry.holders.len(), leaver.site);
+        let reason = format!(
+            "{} sites hold it, {wanted} are wanted; {} is the least preferred",
+            entry.holders.len(),
+            leaver.site
+        );
         let actor = Actor::Leaver(leaver.site.clone());
         return decide(Cause::TooMany(leaver.site.clone()), holders, actor, reason, rejected);
     }
@@ -281,12 +292,16 @@ mod tests {
 
     #[test]
     fn nothing_is_wanted_while_the_preferred_sites_hold_it() {
-        assert_eq!(plan(&facts([alive("a", 1), alive("b", 1), alive("c", 1)], vec![holder("a", 1), holder("b", 1)])), None);
+        assert_eq!(
+            plan(&facts([alive("a", 1), alive("b", 1), alive("c", 1)], vec![holder("a", 1), holder("b", 1)])),
+            None
+        );
     }
 
     #[test]
     fn a_lost_site_is_replaced_by_the_best_other_one() {
-        let decision = plan(&facts([alive("a", 1), lost("b"), alive("c", 1)], vec![holder("a", 1), holder("b", 1)])).unwrap();
+        let decision =
+            plan(&facts([alive("a", 1), lost("b"), alive("c", 1)], vec![holder("a", 1), holder("b", 1)])).unwrap();
         assert_eq!(decision.cause, Cause::SiteLost("b".into()));
         assert_eq!(decision.holders, [holder("a", 1), holder("c", 1)]);
         assert_eq!(decision.actor, Actor::Coordinator);
@@ -320,7 +335,8 @@ mod tests {
 
     #[test]
     fn a_restarted_site_is_named_again_under_its_new_epoch() {
-        let decision = plan(&facts([alive("a", 1), alive("b", 4), alive("c", 1)], vec![holder("a", 1), holder("b", 2)])).unwrap();
+        let decision =
+            plan(&facts([alive("a", 1), alive("b", 4), alive("c", 1)], vec![holder("a", 1), holder("b", 2)])).unwrap();
         assert_eq!(decision.cause, Cause::Restarted("b".into()));
         assert_eq!(decision.holders, [holder("a", 1), holder("b", 4)]);
     }

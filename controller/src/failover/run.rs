@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     facts::{ServiceFacts, SiteFacts},
-    gather::{self, Name, Objects},
+    gather::{self, Name, Objects, Peer},
     incidents::SiteIncidents,
     planner::{Actor, Decision, Verdict, plan},
     routes, status,
@@ -22,22 +22,13 @@ use super::{
 };
 use crate::{
     quorum::{Entry, Goal, Mono, Standing},
-    site::{BootClock, GrantBook, Register, SiteHandle, SiteSnapshot},
+    site::{BootClock, GrantBook, SiteHandle, SiteSnapshot},
 };
 
 /// The world is looked at this often, and at once when the map changes.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Status of data centers is compared this often.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A member site.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Name.
-    pub site: String,
-    /// How to reach its API server.
-    pub register: Arc<Register>,
-}
 
 /// What the loop works with.
 pub struct FailoverContext {
@@ -201,15 +192,9 @@ fn goal(context: &FailoverContext, decisions: &[Decision], coordinating: bool, n
     };
     decisions.iter().find(mine).map(|decision| {
         let leaving = decision.old.at(&context.site).filter(|holder| !decision.holders.contains(holder));
-        let drained = leaving.is_some_and(|holder| {
-            context.book.drained(&decision.group, holder.epoch, &holder.incarnation.0, now)
-        });
-        Goal {
-            group: decision.group.clone(),
-            old: decision.old.clone(),
-            holders: decision.holders.clone(),
-            drained,
-        }
+        let drained = leaving
+            .is_some_and(|holder| context.book.drained(&decision.group, holder.epoch, &holder.incarnation.0, now));
+        Goal { group: decision.group.clone(), old: decision.old.clone(), holders: decision.holders.clone(), drained }
     })
 }
 

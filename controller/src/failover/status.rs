@@ -122,8 +122,7 @@ fn of_data_center(
     let mut status = site.status.clone().unwrap_or_default();
     let generation = site.metadata.generation;
     let errors = site.spec.validate();
-    let message =
-        if errors.is_empty() { "the spec is understood".to_owned() } else { validate::summary(&errors) };
+    let message = if errors.is_empty() { "the spec is understood".to_owned() } else { validate::summary(&errors) };
     let reason = if errors.is_empty() { "Valid" } else { "Invalid" };
     set_condition(&mut status.conditions, "Accepted", errors.is_empty().into(), reason, &message, generation, now);
     let quarantined = snapshot.quarantined.iter().find(|(site, _)| *site == name);

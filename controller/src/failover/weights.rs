@@ -44,8 +44,7 @@ mod tests {
     };
 
     fn facts(holders: &[&str], ready: &[(&str, u32)]) -> ServiceFacts {
-        let holder =
-            |site: &str| Holder { site: site.into(), epoch: 1, incarnation: Incarnation(site.to_owned()) };
+        let holder = |site: &str| Holder { site: site.into(), epoch: 1, incarnation: Incarnation(site.to_owned()) };
         let spec = serde_json::from_value(json!({
             "mode": "ActiveActive", "kind": "query", "sites": ["a", "b", "c"], "minActive": 2,
             "workload": {"deployment": "d"}, "traffic": [],

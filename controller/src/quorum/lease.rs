@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    record::{Incarnation, LeaseVersion, Operation, SiteRecord},
+    incarnation::Incarnation,
+    record::{LeaseVersion, Operation, SiteRecord},
     timing::{Mono, Timing},
     view::View,
 };
@@ -93,10 +94,10 @@ impl OwnLease {
         }
         if self.life == Life::Waiting && may_claim {
             let read = views.iter().filter(|view| view.record(&self.site).is_some()).count();
-            let free =
-                views.iter().filter(|view| view.may_supersede(&self.site, timing.supersede_after())).count();
+            let free = views.iter().filter(|view| view.may_supersede(&self.site, timing.supersede_after())).count();
             if read >= majority && free >= majority {
-                let highest = views.iter().filter_map(|view| view.record(&self.site)).map(|seen| seen.record.epoch).max();
+                let highest =
+                    views.iter().filter_map(|view| view.record(&self.site)).map(|seen| seen.record.epoch).max();
                 self.life = Life::Claiming { epoch: highest.unwrap_or(0) + 1, incarnation: fresh() };
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::Incarnation;
+use super::incarnation::Incarnation;
 
 /// A site that holds a group, under exactly one epoch and incarnation (R1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

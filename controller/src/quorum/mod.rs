@@ -7,6 +7,7 @@
 //! The rules carry the numbers R1 to R10 of docs/protocol.md.
 
 mod core;
+mod incarnation;
 mod lease;
 mod map;
 mod record;
@@ -19,10 +20,11 @@ mod simulation;
 
 pub use self::{
     core::{Core, CoreConfig, Goal, GoalState, Grantable, Standing},
+    incarnation::Incarnation,
     map::{AssignmentMap, Entry, Holder},
     record::{
-        Accepted, Answer, Ballot, Incarnation, LeaseVersion, Observed, Operation, RegisterContent, RegisterState,
-        Request, RequestId, SiteRecord, StateVersion,
+        Accepted, Answer, Ballot, LeaseVersion, Observed, Operation, RegisterContent, RegisterState, Request,
+        RequestId, SiteRecord, StateVersion,
     },
     timing::{Mono, Timing},
 };

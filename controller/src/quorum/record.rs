@@ -4,12 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::map::AssignmentMap;
-
-/// One life of a site's lease: unique for ever.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Incarnation(pub String);
+use super::{incarnation::Incarnation, map::AssignmentMap};
 
 /// Record of a site at one register. Only two kinds of writers exist: the named incarnation, which counts the serial
 /// up, and a superseder, which raises the epoch.

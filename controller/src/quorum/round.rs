@@ -82,7 +82,13 @@ impl Round {
     }
 
     /// The register's state is known to be this now, by a read or by an own write that succeeded.
-    pub fn saw(&mut self, register: usize, version: &StateVersion, state: &RegisterState, majority: usize) -> RoundState {
+    pub fn saw(
+        &mut self,
+        register: usize,
+        version: &StateVersion,
+        state: &RegisterState,
+        majority: usize,
+    ) -> RoundState {
         if self.dead || state.promised > self.ballot || state.accepted.ballot > self.ballot {
             self.dead = true;
             return RoundState::Over;

@@ -141,7 +141,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quorum::record::Incarnation;
+    use crate::quorum::incarnation::Incarnation;
 
     fn content(version: &str, epoch: u64, serial: u64) -> RegisterContent {
         let version = LeaseVersion { uid: "u".into(), resource_version: version.into() };

@@ -1,16 +1,18 @@
 //! The core of a site's controller: feeds on the registers' answers, keeps the lease, settles the map, pursues goals.
 
+mod goal;
+mod queries;
+
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
 use super::{
+    incarnation::Incarnation,
     lease::{OwnLease, revocation},
-    map::{AssignmentMap, Entry, Holder},
-    record::{
-        Accepted, Answer, Ballot, Incarnation, LeaseVersion, Operation, RegisterState, Request, RequestId, SiteRecord,
-    },
-    round::{Change, Round, RoundState},
+    map::{Entry, Holder},
+    record::{Accepted, Answer, Ballot, LeaseVersion, Operation, RegisterState, Request, RequestId},
+    round::{Round, RoundState},
     timing::{Mono, Timing},
     view::View,
 };
@@ -179,7 +181,9 @@ impl Core {
 
     /// An answer came in. Answers that come after their time-out are ignored: their fate was called unknown.
     pub fn answer(&mut self, register: usize, id: RequestId, answer: Answer, now: Mono) {
-        let Some(pending) = self.pending.get_mut(register).and_then(|slot| slot.take_if(|p| p.id == id)) else { return };
+        let Some(pending) = self.pending.get_mut(register).and_then(|slot| slot.take_if(|p| p.id == id)) else {
+            return;
+        };
         match answer {
             Answer::Content(content) => {
                 self.views[register].observe(&content, pending.sent, now);
@@ -327,99 +331,6 @@ impl Core {
         self.views.iter().filter(|view| view.quarantined.is_none())
     }
 
-    /// One step towards the goal. Order of R4: revoke, confirm at a majority, only then the map.
-    fn advance_goal(&mut self, now: Mono) {
-        if self.round.is_some() || now < self.quiet_until || !self.in_quorum(now) {
-            return;
-        }
-        let change = match self.goal_state(now) {
-            GoalState::Committing => self.goal.as_ref().map(|goal| Change {
-                group: goal.group.clone(),
-                old: goal.old.clone(),
-                holders: goal.holders.clone(),
-            }),
-            GoalState::Draining => {
-                if let Some(goal) = &self.goal {
-                    self.released.entry((goal.group.clone(), goal.old.version)).or_insert(now);
-                }
-                return;
-            }
-            _ if self.map_is_split() => None,
-            _ => return,
-        };
-        let counter = self
-            .trusted()
-            .filter_map(|view| view.state.as_ref())
-            .map(|(_, state)| state.promised.counter.max(state.accepted.ballot.counter))
-            .max()
-            .unwrap_or(0);
-        self.rounds += 1;
-        let proposer = format!("{}/{}", self.config.site, hex::encode(&self.digest("ballot", self.rounds)[..8]));
-        self.round = Some(Round::new(Ballot { counter: counter + 1, proposer }, change, now));
-    }
-
-    /// Whether a majority was read but shows no common ballot, so that only an identity round tells what is chosen.
-    fn map_is_split(&self) -> bool {
-        let mut counts: BTreeMap<&Ballot, usize> = BTreeMap::new();
-        for (_, state) in self.trusted().filter_map(|view| view.state.as_ref()) {
-            *counts.entry(&state.accepted.ballot).or_default() += 1;
-        }
-        let majority = self.majority();
-        counts.values().sum::<usize>() >= majority && counts.values().all(|count| *count < majority)
-    }
-
-    /// How far the goal is.
-    pub fn goal_state(&self, now: Mono) -> GoalState {
-        let Some(goal) = &self.goal else { return GoalState::Idle };
-        let Some(chosen) = &self.chosen else { return GoalState::NoQuorum };
-        if chosen.map.entry(&goal.group) != goal.old {
-            return GoalState::Idle;
-        }
-        let Some((epoch, incarnation)) = self.lease.held().filter(|_| self.in_quorum(now)) else {
-            return GoalState::NoQuorum;
-        };
-        for holder in goal.old.holders.iter().filter(|holder| !goal.holders.contains(holder)) {
-            if holder.site == self.config.site && holder.epoch == epoch && &holder.incarnation == incarnation {
-                let silent_since = self.released.get(&(goal.group.clone(), goal.old.version));
-                // R7: every agent acknowledged, or the longest grant has ended whatever the clocks do.
-                let silent = silent_since.is_some_and(|since| {
-                    goal.drained || now.saturating_sub(*since) >= self.config.timing.release_wait()
-                });
-                if !silent {
-                    return GoalState::Draining;
-                }
-            } else if self.gone_at(holder) < self.majority() {
-                let qualified = (0..self.views.len()).filter(|register| self.may_revoke(*register, holder)).count();
-                return if qualified + self.gone_at(holder) >= self.majority() {
-                    GoalState::Revoking(holder.clone())
-                } else {
-                    GoalState::Timing(holder.clone())
-                };
-            }
-        }
-        for holder in goal.holders.iter().filter(|holder| !goal.old.holders.contains(holder)) {
-            if self.fresh_holder(&holder.site, now).as_ref() != Some(holder) {
-                return GoalState::Unfresh(holder.clone());
-            }
-        }
-        GoalState::Committing
-    }
-
-    /// Registers at which a holder's lease is surely over: the record moved on to a number at least as high.
-    fn gone_at(&self, holder: &Holder) -> usize {
-        self.trusted()
-            .filter_map(|view| view.record(&holder.site))
-            .filter(|seen| seen.record.epoch >= holder.epoch && !seen.record.names(holder.epoch, &holder.incarnation))
-            .count()
-    }
-
-    fn may_revoke(&self, register: usize, holder: &Holder) -> bool {
-        let view = &self.views[register];
-        view.quarantined.is_none()
-            && view.record(&holder.site).is_some_and(|seen| seen.record.names(holder.epoch, &holder.incarnation))
-            && view.may_supersede(&holder.site, self.config.timing.supersede_after())
-    }
-
     /// The next request to a register; at most one is under way at a time, so that answers come in order.
     fn next_request(&mut self, register: usize, now: Mono) -> Option<Request> {
         if self.pending[register].is_some() {
@@ -470,105 +381,5 @@ impl Core {
             return Some(operation);
         }
         read_due.then_some(Operation::Read)
-    }
-
-    fn in_quorum(&self, now: Mono) -> bool {
-        self.lease.valid_until(self.majority(), &self.config.timing).is_some_and(|until| now < until)
-    }
-
-    /// How the own site stands.
-    pub fn standing(&self, now: Mono) -> Standing {
-        match (self.lease.held(), self.lease.valid_until(self.majority(), &self.config.timing)) {
-            (Some((epoch, incarnation)), Some(valid_until)) if now < valid_until => {
-                Standing::InQuorum { epoch, incarnation: incarnation.clone(), valid_until }
-            }
-            (Some(_), _) => Standing::Out("the lease was not renewed at a majority in time".into()),
-            (None, _) => Standing::Out(self.why_not_held(now)),
-        }
-    }
-
-    fn why_not_held(&self, now: Mono) -> String {
-        let silent: Vec<&str> = (0..self.views.len())
-            .filter(|register| !self.reachable(*register, now))
-            .map(|register| self.config.registers[register].as_str())
-            .collect();
-        if self.views.len() - silent.len() < self.majority() {
-            return format!("no answer from a majority of registers; silent: {}", silent.join(", "));
-        }
-        "waiting until the previous incarnation of this site has surely ended".into()
-    }
-
-    /// What this site may grant now: groups whose map entry names exactly its current incarnation (R1), unless released.
-    pub fn grantable(&self, now: Mono) -> Vec<Grantable> {
-        let Standing::InQuorum { epoch, incarnation, valid_until } = self.standing(now) else { return Vec::new() };
-        let Some(chosen) = &self.chosen else { return Vec::new() };
-        let named = chosen.map.0.iter().filter(|(group, entry)| {
-            entry.names(&self.config.site, epoch, &incarnation)
-                && !self.released.contains_key(&((*group).clone(), entry.version))
-        });
-        named
-            .map(|(group, _)| Grantable { group: group.clone(), epoch, incarnation: incarnation.clone(), valid_until })
-            .collect()
-    }
-
-    /// The map as far as a majority showed it, and its ballot counter.
-    pub fn map(&self) -> Option<(&AssignmentMap, u64)> {
-        self.chosen.as_ref().map(|accepted| (&accepted.map, accepted.ballot.counter))
-    }
-
-    /// A site's current incarnation if its record is fresh at a majority.
-    pub fn fresh_holder(&self, site: &str, now: Mono) -> Option<Holder> {
-        let mut votes: BTreeMap<(u64, &Incarnation), usize> = BTreeMap::new();
-        for view in self.trusted() {
-            let fresh = view.age(site, now).is_some_and(|age| age < self.config.timing.suspect_after());
-            if let (true, Some(seen)) = (fresh, view.record(site))
-                && let Some(incarnation) = &seen.record.incarnation
-            {
-                *votes.entry((seen.record.epoch, incarnation)).or_default() += 1;
-            }
-        }
-        let majority = self.majority();
-        votes.into_iter().find(|(_, count)| *count >= majority).map(|((epoch, incarnation), _)| Holder {
-            site: site.to_owned(),
-            epoch,
-            incarnation: incarnation.clone(),
-        })
-    }
-
-    /// For how long a site's record has not changed at any reachable register; none if it was never seen.
-    pub fn silent_for(&self, site: &str, now: Mono) -> Option<Mono> {
-        self.trusted().filter_map(|view| view.age(site, now)).min()
-    }
-
-    /// Whether a register answered lately.
-    pub fn reachable(&self, register: usize, now: Mono) -> bool {
-        let view = &self.views[register];
-        view.quarantined.is_none()
-            && view.read_at.is_some_and(|at| now.saturating_sub(at) < self.config.timing.suspect_after())
-    }
-
-    /// Registers that are not trusted and why, by site.
-    pub fn quarantined(&self) -> Vec<(&str, &str)> {
-        self.config
-            .registers
-            .iter()
-            .zip(&self.views)
-            .filter_map(|(site, view)| view.quarantined.as_deref().map(|why| (site.as_str(), why)))
-            .collect()
-    }
-
-    /// Why a register did not answer its last request, by site.
-    pub fn troubles(&self) -> Vec<(&str, &str)> {
-        self.config
-            .registers
-            .iter()
-            .zip(&self.views)
-            .filter_map(|(site, view)| view.trouble.as_deref().map(|why| (site.as_str(), why)))
-            .collect()
-    }
-
-    /// A record as this core last saw it, for tests and status.
-    pub fn record(&self, register: usize, site: &str) -> Option<&SiteRecord> {
-        self.views.get(register).and_then(|view| view.record(site)).map(|seen| &seen.record)
     }
 }
