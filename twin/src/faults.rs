@@ -80,9 +80,12 @@ impl Answer {
                 "Operation cannot be fulfilled: the object has been modified; please apply your changes to the latest version and try again",
             ),
             Answer::Gone => ApiError::expired("The resourceVersion is too old"),
-            Answer::TooManyRequests(after) => {
-                with_retry(429, "TooManyRequests", "the server has received too many requests and has asked us to try again later", after)
-            }
+            Answer::TooManyRequests(after) => with_retry(
+                429,
+                "TooManyRequests",
+                "the server has received too many requests and has asked us to try again later",
+                after,
+            ),
             Answer::InternalError => ApiError::new(500, "InternalError", "Internal error occurred: injected"),
             Answer::Unavailable(after) => {
                 with_retry(503, "ServiceUnavailable", "the server is currently unable to handle the request", after)
@@ -225,7 +228,13 @@ impl Faults {
     /// The delay of a client's requests.
     pub fn delay(&self, identity: &str) -> Duration {
         let rules = self.0.rules.lock();
-        rules.latency.iter().filter(|(p, _)| identity.starts_with(p.as_str())).map(|(_, d)| *d).max().unwrap_or_default()
+        rules
+            .latency
+            .iter()
+            .filter(|(p, _)| identity.starts_with(p.as_str()))
+            .map(|(_, d)| *d)
+            .max()
+            .unwrap_or_default()
     }
 
     /// The injected answer for a request, if one is due; it is used up by this.

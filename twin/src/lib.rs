@@ -5,11 +5,17 @@
 
 pub mod apiserver;
 pub mod faults;
+pub mod gateway;
+pub mod host;
 pub mod objects;
+pub mod sim;
 mod transport;
 mod twin;
 
 pub use faults::{Answer, Faults, Loss, Matcher};
+pub use host::power::PowerCurve;
+pub use host::{HostSpec, PodUsage, SimulatedHost};
+pub use sim::Timing;
 pub use transport::Served;
 pub use twin::{NodeSpec, Twin, TwinBuilder};
 

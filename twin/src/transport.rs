@@ -95,7 +95,12 @@ impl Drop for Served {
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub(crate) async fn serve(router: Router, faults: Option<Faults>, addr: SocketAddr, site: &str) -> std::io::Result<Served> {
+pub(crate) async fn serve(
+    router: Router,
+    faults: Option<Faults>,
+    addr: SocketAddr,
+    site: &str,
+) -> std::io::Result<Served> {
     let listener = TcpListener::bind(addr).await?;
     let served = Served { addr: listener.local_addr()?, site: site.to_owned(), cancel: CancellationToken::new() };
     tokio::spawn(accept(listener, router, faults, served.cancel.clone()));
@@ -130,7 +135,9 @@ fn is_reset(faults: Option<&Faults>) -> bool {
 }
 
 async fn connection(stream: tokio::net::TcpStream, router: Router, faults: Option<Faults>, cancel: CancellationToken) {
-    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| answer(router.clone(), request.map(Body::new)));
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        answer(router.clone(), request.map(Body::new))
+    });
     let builder = auto::Builder::new(TokioExecutor::new());
     let mut changes = faults.as_ref().map(Faults::changes);
     let served = builder.serve_connection(TokioIo::new(stream), service);

@@ -1,15 +1,24 @@
 //! A twin: one simulated data center with everything that belongs to it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::apiserver::http::router;
 use crate::apiserver::server::ApiServer;
 use crate::apiserver::store::DEFAULT_RING;
-use crate::faults::Faults;
+use crate::faults::{Faults, Loss};
+use crate::host::SimulatedHost;
+use crate::sim::load::LoadBook;
+use crate::sim::{SimulatedNode, Simulation, Timing, World, nodes};
 use crate::transport::{InProcess, Served, serve};
 
 /// A node of a twin.
@@ -17,6 +26,57 @@ use crate::transport::{InProcess, Served, serve};
 pub struct NodeSpec {
     /// Name.
     pub name: String,
+    /// Zone; the site's name if not set.
+    pub zone: Option<String>,
+    /// Further labels.
+    pub labels: BTreeMap<String, String>,
+    /// CPU capacity in cores.
+    pub cpu_cores: u32,
+    /// Memory capacity in bytes.
+    pub memory_bytes: u64,
+    /// Pods that it takes.
+    pub max_pods: u32,
+    /// The host whose files the node's life moves; a node without one exists in the API only.
+    pub host: Option<SimulatedHost>,
+}
+
+impl NodeSpec {
+    /// A node of 32 cores, 64 GiB and 110 pods, without a host.
+    pub fn new(name: &str) -> Self {
+        NodeSpec {
+            name: name.to_owned(),
+            zone: None,
+            labels: BTreeMap::new(),
+            cpu_cores: 32,
+            memory_bytes: 64 << 30,
+            max_pods: 110,
+            host: None,
+        }
+    }
+
+    /// Sets the zone.
+    pub fn zone(mut self, zone: &str) -> Self {
+        self.zone = Some(zone.to_owned());
+        self
+    }
+
+    /// Adds a label.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets the capacity.
+    pub fn capacity(mut self, cpu_cores: u32, memory_bytes: u64) -> Self {
+        (self.cpu_cores, self.memory_bytes) = (cpu_cores, memory_bytes);
+        self
+    }
+
+    /// Gives it a host.
+    pub fn host(mut self, host: SimulatedHost) -> Self {
+        self.host = Some(host);
+        self
+    }
 }
 
 /// Collects what a twin is made of.
@@ -26,6 +86,7 @@ pub struct TwinBuilder {
     seed: u64,
     epoch: Timestamp,
     ring: usize,
+    timing: Timing,
     nodes: Vec<NodeSpec>,
 }
 
@@ -48,22 +109,45 @@ impl TwinBuilder {
         self
     }
 
+    /// Timing of nodes and pods; that of Kubernetes, if not set.
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
     /// Adds a node.
     pub fn node(mut self, node: NodeSpec) -> Self {
         self.nodes.push(node);
         self
     }
 
-    /// Makes the twin. Nothing runs in it before [`Twin::start`].
+    /// Makes the twin. Its nodes are registered; nothing runs in it before [`Twin::start`].
     pub fn build(self) -> Twin {
         let api = ApiServer::new(&self.site, self.seed, self.epoch, self.ring);
-        Twin { inner: Arc::new(Inner { api }) }
+        for (index, spec) in self.nodes.iter().enumerate() {
+            nodes::register(&api, spec, index);
+        }
+        let nodes = self
+            .nodes
+            .into_iter()
+            .map(|spec| (spec.name.clone(), SimulatedNode { host: spec.host, up: true }))
+            .collect();
+        let world = World {
+            api,
+            timing: self.timing,
+            nodes: Mutex::new(nodes),
+            load: LoadBook::default(),
+            nudge: tokio::sync::Notify::new(),
+        };
+        Twin { inner: Arc::new(Inner { world: Arc::new(world), site_down: watch::Sender::new(false) }) }
     }
 }
 
 #[derive(Debug)]
 struct Inner {
-    api: ApiServer,
+    world: Arc<World>,
+    /// Gateways of a lost site refuse connections.
+    site_down: watch::Sender<bool>,
 }
 
 /// A simulated data center. Clones share everything.
@@ -75,23 +159,32 @@ pub struct Twin {
 impl Twin {
     /// A twin of that site.
     pub fn builder(site: &str) -> TwinBuilder {
-        let seed = site.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        TwinBuilder { site: site.to_owned(), seed, epoch: Timestamp::now(), ring: DEFAULT_RING, nodes: Vec::new() }
+        let seed = site
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        TwinBuilder {
+            site: site.to_owned(),
+            seed,
+            epoch: Timestamp::now(),
+            ring: DEFAULT_RING,
+            timing: Timing::kubernetes(),
+            nodes: Vec::new(),
+        }
     }
 
     /// Name of the site.
     pub fn site(&self) -> &str {
-        self.inner.api.site()
+        self.api().site()
     }
 
     /// The API server, for direct reads and set-up.
     pub fn api(&self) -> &ApiServer {
-        &self.inner.api
+        &self.inner.world.api
     }
 
     /// The API as a router.
     pub fn router(&self) -> Router {
-        router(self.inner.api.clone())
+        router(self.api().clone())
     }
 
     /// An in-process client. Must be called inside a tokio runtime.
@@ -107,8 +200,73 @@ impl Twin {
         serve(self.router(), Some(self.faults()), addr, self.site()).await
     }
 
-    /// The faults of this data center.
+    /// Runs scheduler, kubelets, workload and node controllers until cancelled. To be called once, inside a runtime.
+    pub fn start(&self, cancel: CancellationToken) -> JoinHandle<()> {
+        tokio::spawn(Simulation::new(self.inner.world.clone()).run(cancel))
+    }
+
+    /// The faults of this data center's API server.
     pub fn faults(&self) -> Faults {
-        self.inner.api.faults().clone()
+        self.api().faults().clone()
+    }
+
+    /// Loses the whole data center: its API server for everyone, its gateways, and time stands still for its pods.
+    pub fn lose_site(&self, loss: Loss) {
+        self.faults().lose(loss);
+        self.inner.site_down.send_replace(true);
+    }
+
+    /// Brings a lost data center back as it was. Other faults stay.
+    pub fn return_site(&self) {
+        self.faults().heal("");
+        self.inner.site_down.send_replace(false);
+    }
+
+    /// Tells whether the site is lost, to its gateways.
+    pub(crate) fn site_down(&self) -> watch::Receiver<bool> {
+        self.inner.site_down.subscribe()
+    }
+
+    /// Stops a node at once, as a power cut does. Says whether there is such a node.
+    pub fn stop_node(&self, name: &str) -> bool {
+        self.set_node_up(name, false)
+    }
+
+    /// Starts a stopped node. Its host, if it has one, boots anew. Says whether there is such a node.
+    ///
+    /// # Errors
+    /// The host's files cannot be written.
+    pub fn start_node(&self, name: &str) -> std::io::Result<bool> {
+        if let Some(host) = self.host(name) {
+            host.reboot()?;
+        }
+        Ok(self.set_node_up(name, true))
+    }
+
+    fn set_node_up(&self, name: &str, up: bool) -> bool {
+        let known = match self.inner.world.nodes.lock().get_mut(name) {
+            Some(node) => {
+                node.up = up;
+                true
+            }
+            None => false,
+        };
+        self.inner.world.nudge.notify_one();
+        known
+    }
+
+    /// Whether a node is up.
+    pub fn is_node_up(&self, name: &str) -> bool {
+        self.inner.world.is_up(name)
+    }
+
+    /// The host of a node.
+    pub fn host(&self, node: &str) -> Option<SimulatedHost> {
+        self.inner.world.nodes.lock().get(node).and_then(|n| n.host.clone())
+    }
+
+    /// Adds CPU work, in seconds of one core, to a pod.
+    pub fn add_load(&self, pod_uid: &str, cpu: Duration) {
+        self.inner.world.load.add(pod_uid, cpu.as_secs_f64());
     }
 }

@@ -1,5 +1,7 @@
 //! The API as an unmodified kube-rs client sees it, in process and over loopback.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -49,7 +51,8 @@ async fn an_object_is_created_read_replaced_and_deleted() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_won_by_exactly_one_of_two_writers() {
     let api: Api<Lease> = Api::namespaced(twin().client("test"), "kube-system");
-    let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "none"}})).unwrap();
+    let lease: Lease =
+        serde_json::from_value(json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "none"}})).unwrap();
     let seen = api.create(&PostParams::default(), &lease).await.unwrap();
     let (mut one, mut two) = (seen.clone(), seen);
     one.spec.as_mut().unwrap().holder_identity = Some("one".into());
@@ -57,7 +60,11 @@ async fn a_lease_is_won_by_exactly_one_of_two_writers() {
     api.replace("l", &PostParams::default(), &one).await.unwrap();
     assert_eq!(code(api.replace("l", &PostParams::default(), &two).await).0, 409);
     one.metadata.resource_version = None;
-    assert_eq!(code(api.replace("l", &PostParams::default(), &one).await).0, 422, "a Lease is never overwritten blindly");
+    assert_eq!(
+        code(api.replace("l", &PostParams::default(), &one).await).0,
+        422,
+        "a Lease is never overwritten blindly"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,9 +72,11 @@ async fn all_four_kinds_of_patches_work() {
     let client = twin().client("test");
     let api: Api<Node> = Api::all(client);
     let node: Node = serde_json::from_value(json!({"metadata": {"name": "n"},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]}})).unwrap();
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}}))
+    .unwrap();
     api.create(&PostParams::default(), &node).await.unwrap();
-    let merged = api.patch("n", &PatchParams::default(), &Patch::Merge(json!({"spec": {"unschedulable": true}}))).await.unwrap();
+    let merged =
+        api.patch("n", &PatchParams::default(), &Patch::Merge(json!({"spec": {"unschedulable": true}}))).await.unwrap();
     assert_eq!(merged.spec.unwrap().unschedulable, Some(true));
     let strategic = json!({"status": {"conditions": [{"type": "HungTask", "status": "True"}]}});
     let patched = api.patch_status("n", &PatchParams::default(), &Patch::Strategic(strategic)).await.unwrap();
@@ -83,7 +92,8 @@ async fn all_four_kinds_of_patches_work() {
 #[tokio::test(start_paused = true)]
 async fn server_side_apply_makes_objects_and_refuses_foreign_fields() {
     let api: Api<ConfigMap> = Api::default_namespaced(twin().client("test"));
-    let wanted = |v: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"v": v}});
+    let wanted =
+        |v: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"v": v}});
     api.patch("c", &PatchParams::apply("one"), &Patch::Apply(wanted("1"))).await.unwrap();
     let refused = api.patch("c", &PatchParams::apply("two"), &Patch::Apply(wanted("2"))).await.unwrap_err();
     let kube::Error::Api(status) = refused else { panic!("{refused:?}") };
@@ -241,7 +251,9 @@ async fn injected_answers_reach_the_client_with_their_retry_hint() {
     let kube::Error::Api(status) = refused else { panic!("{refused:?}") };
     assert_eq!((status.code, status.details.unwrap().retry_after_seconds), (429, 7));
     assert_eq!(code(api.get("a").await).0, 404, "the answer was used up");
-    for (answer, expected) in [(Answer::Conflict, 409), (Answer::Gone, 410), (Answer::InternalError, 500), (Answer::Unavailable(1), 503)] {
+    for (answer, expected) in
+        [(Answer::Conflict, 409), (Answer::Gone, 410), (Answer::InternalError, 500), (Answer::Unavailable(1), 503)]
+    {
         twin.faults().inject(Matcher::of("*", "configmaps"), answer, 1);
         assert_eq!(code(api.get("a").await).0, expected);
     }
@@ -250,7 +262,8 @@ async fn injected_answers_reach_the_client_with_their_retry_hint() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_is_silent_for_its_client_and_unseen_by_others() {
     let twin = twin();
-    let (cut, whole) = (Api::<Namespace>::all(twin.client("controller:dc-b")), Api::<Namespace>::all(twin.client("controller:dc-a")));
+    let (cut, whole) =
+        (Api::<Namespace>::all(twin.client("controller:dc-b")), Api::<Namespace>::all(twin.client("controller:dc-a")));
     twin.faults().partition("controller:dc-b");
     assert!(tokio::time::timeout(Duration::from_secs(60), cut.get("default")).await.is_err());
     whole.get("default").await.unwrap();
@@ -275,7 +288,11 @@ async fn the_recorder_writes_events_that_are_read_in_both_groups() {
         .unwrap();
     let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: Some("i".into()) });
     let event = kube::runtime::events::Event {
-        type_: EventType::Warning, reason: "Why".into(), note: Some("note".into()), action: "Act".into(), secondary: None,
+        type_: EventType::Warning,
+        reason: "Why".into(),
+        note: Some("note".into()),
+        action: "Act".into(),
+        secondary: None,
     };
     use kube::Resource as _;
     recorder.publish(&event, &node.object_ref(&())).await.unwrap();

@@ -4,16 +4,38 @@ use super::registry::Resource;
 
 /// Row of the table. Flags: `n` namespaced, `s` status subresource, `c` scale subresource, `g` generation is
 /// counted, `u` a replace without resourceVersion is accepted, `m` strategic merge is understood, `a` in `all`.
-type Row = (&'static str, &'static str, &'static str, &'static str, &'static [&'static str], &'static str, &'static [&'static str]);
+type Row = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static str,
+    &'static [&'static str],
+);
 
 const POD_FIELDS: &[&str] = &[
-    "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-    "status.phase", "status.podIP", "status.nominatedNodeName",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
 ];
 const EVENT_FIELDS: &[&str] = &[
-    "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-    "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
-    "reason", "reportingComponent", "source", "type",
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
 ];
 
 const GATEWAY: &str = "gateway.networking.k8s.io";
@@ -52,9 +74,33 @@ const ROWS: &[Row] = &[
     (RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", &[], "um", &[]),
     ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", &["netpol"], "ngum", &[]),
     ("networking.k8s.io", "v1", "ingresses", "Ingress", &["ing"], "nsgum", &[]),
-    ("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", &[], "gum", &[]),
-    ("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", &[], "gum", &[]),
-    ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", &["crd", "crds"], "sg", &[]),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "validatingwebhookconfigurations",
+        "ValidatingWebhookConfiguration",
+        &[],
+        "gum",
+        &[],
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "mutatingwebhookconfigurations",
+        "MutatingWebhookConfiguration",
+        &[],
+        "gum",
+        &[],
+    ),
+    (
+        "apiextensions.k8s.io",
+        "v1",
+        "customresourcedefinitions",
+        "CustomResourceDefinition",
+        &["crd", "crds"],
+        "sg",
+        &[],
+    ),
     (GATEWAY, "v1", "gatewayclasses", "GatewayClass", &["gc"], "sg", &[]),
     (GATEWAY, "v1", "gateways", "Gateway", &["gtw"], "nsg", &[]),
     (GATEWAY, "v1", "httproutes", "HTTPRoute", &[], "nsg", &[]),

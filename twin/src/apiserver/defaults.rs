@@ -2,7 +2,10 @@
 //!
 //! Only the rules that clients of the twin meet; the published deviations name the rest.
 
-use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, policy::v1 as policy};
+use k8s_openapi::api::{
+    apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+    policy::v1 as policy,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -71,7 +74,12 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
 ///
 /// # Errors
 /// A cause for each that would.
-pub fn before_update(resource: &Resource, old: &Value, new: &mut Value, subresource: Option<&str>) -> Result<(), Vec<Cause>> {
+pub fn before_update(
+    resource: &Resource,
+    old: &Value,
+    new: &mut Value,
+    subresource: Option<&str>,
+) -> Result<(), Vec<Cause>> {
     let immutable = |path: &[&str], field: &str| {
         (meta::at(old, path) != meta::at(new, path)).then(|| {
             let shown = meta::at(new, path).cloned().unwrap_or(Value::Null);
@@ -80,7 +88,9 @@ pub fn before_update(resource: &Resource, old: &Value, new: &mut Value, subresou
     };
     let mut causes = Vec::new();
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("apps", "deployments" | "replicasets" | "daemonsets") => causes.extend(immutable(&["spec", "selector"], "spec.selector")),
+        ("apps", "deployments" | "replicasets" | "daemonsets") => {
+            causes.extend(immutable(&["spec", "selector"], "spec.selector"))
+        }
         ("", "pods") if subresource.is_none() && meta::at(old, &["spec", "nodeName"]).is_some() => {
             causes.extend(immutable(&["spec", "nodeName"], "spec.nodeName"));
         }
@@ -88,7 +98,11 @@ pub fn before_update(resource: &Resource, old: &Value, new: &mut Value, subresou
         ("", "services") => {
             let ip = old["spec"]["clusterIP"].clone();
             let keeps = new["spec"]["type"] != "ExternalName" && old["spec"]["type"] != "ExternalName";
-            if keeps && ip.is_string() && new["spec"].is_object() && new["spec"].get("clusterIP").is_none_or(|v| v == "") {
+            if keeps
+                && ip.is_string()
+                && new["spec"].is_object()
+                && new["spec"].get("clusterIP").is_none_or(|v| v == "")
+            {
                 new["spec"]["clusterIP"] = ip;
             }
         }
@@ -170,7 +184,11 @@ pub fn validate(resource: &Resource, _old: Option<&Value>, object: &Value) -> Ve
                 causes.push(cause("spec.template.metadata.labels", "FieldValueInvalid", &why));
             }
             if meta::integer(object, &["spec", "replicas"]).is_some_and(|n| n < 0) {
-                causes.push(cause("spec.replicas", "FieldValueInvalid", "Invalid value: must be greater than or equal to 0"));
+                causes.push(cause(
+                    "spec.replicas",
+                    "FieldValueInvalid",
+                    "Invalid value: must be greater than or equal to 0",
+                ));
             }
         }
         ("", "services") => {
@@ -181,8 +199,14 @@ pub fn validate(resource: &Resource, _old: Option<&Value>, object: &Value) -> Ve
                 causes.push(cause("spec.ports", "FieldValueRequired", "Required value"));
             }
         }
-        ("policy", _) if object["spec"].get("minAvailable").is_some() && object["spec"].get("maxUnavailable").is_some() => {
-            causes.push(cause("spec", "FieldValueInvalid", "Invalid value: minAvailable and maxUnavailable cannot be both set"));
+        ("policy", _)
+            if object["spec"].get("minAvailable").is_some() && object["spec"].get("maxUnavailable").is_some() =>
+        {
+            causes.push(cause(
+                "spec",
+                "FieldValueInvalid",
+                "Invalid value: minAvailable and maxUnavailable cannot be both set",
+            ));
         }
         ("gateway.networking.k8s.io", "httproutes") => {
             for (r, rule) in meta::list(object, &["spec", "rules"]).iter().enumerate() {
@@ -217,9 +241,7 @@ pub fn establish_crd(crd: &mut Value, server: &ApiServer) {
     status.insert("acceptedNames".to_owned(), names);
     status.insert("storedVersions".to_owned(), Value::from(stored));
     if !established {
-        let condition = |kind: &str, reason: &str, message: &str| {
-            json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": server.clock().seconds()})
-        };
+        let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": server.clock().seconds()});
         let conditions = json!([
             condition("NamesAccepted", "NoConflicts", "no conflicts found"),
             condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),

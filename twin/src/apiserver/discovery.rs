@@ -26,7 +26,8 @@ impl ApiServer {
             }
             ["api"] => Some(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),
             ["apis"] => {
-                let groups: Vec<Value> = self.groups().into_iter().map(|(group, versions)| group_value(&group, &versions)).collect();
+                let groups: Vec<Value> =
+                    self.groups().into_iter().map(|(group, versions)| group_value(&group, &versions)).collect();
                 Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
             }
             ["apis", group] => {
@@ -80,14 +81,10 @@ impl ApiServer {
             }));
             resources.extend(subresources(r));
         }
-        let review = |name: &str, kind: &str| {
-            json!({"name": name, "singularName": "", "namespaced": false, "kind": kind, "verbs": ["create"]})
-        };
+        let review = |name: &str, kind: &str| json!({"name": name, "singularName": "", "namespaced": false, "kind": kind, "verbs": ["create"]});
         match group {
-            "authentication.k8s.io" => resources.extend([
-                review("tokenreviews", "TokenReview"),
-                review("selfsubjectreviews", "SelfSubjectReview"),
-            ]),
+            "authentication.k8s.io" => resources
+                .extend([review("tokenreviews", "TokenReview"), review("selfsubjectreviews", "SelfSubjectReview")]),
             "authorization.k8s.io" => resources.extend([
                 review("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
                 review("subjectaccessreviews", "SubjectAccessReview"),
@@ -98,7 +95,9 @@ impl ApiServer {
             return None;
         }
         let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
+        Some(
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+        )
     }
 
     /// Enough of OpenAPI v3 for kubectl and Helm to see that the server validates fields itself.
@@ -106,7 +105,8 @@ impl ApiServer {
         let all = self.registry().all();
         let prefix = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
         let mut paths = serde_json::Map::new();
-        let query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+        let query =
+            |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
         for r in all.iter().filter(|r| r.group == group && r.version == version) {
             let scope = if r.namespaced { "/namespaces/{namespace}" } else { "" };
             let operation = |action: &str| {
@@ -130,14 +130,13 @@ impl ApiServer {
 }
 
 fn group_value(group: &str, versions: &[String]) -> Value {
-    let list: Vec<Value> = versions.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
+    let list: Vec<Value> =
+        versions.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
     json!({"name": group, "versions": list, "preferredVersion": list.first()})
 }
 
 fn subresources(r: &Resource) -> Vec<Value> {
-    let entry = |sub: &str, kind: &str, verbs: &[&str]| {
-        json!({"name": format!("{}/{sub}", r.plural), "singularName": "", "namespaced": r.namespaced, "kind": kind, "verbs": verbs})
-    };
+    let entry = |sub: &str, kind: &str, verbs: &[&str]| json!({"name": format!("{}/{sub}", r.plural), "singularName": "", "namespaced": r.namespaced, "kind": kind, "verbs": verbs});
     let mut found = Vec::new();
     if r.has_status {
         found.push(entry("status", &r.kind, &["get", "patch", "update"]));

@@ -23,7 +23,16 @@ pub struct ApiError {
     pub reason: &'static str,
     /// Explanation.
     pub message: String,
-    /// Name of the object, when there is one.
+    /// What it is about.
+    pub details: Box<Details>,
+    /// Seconds after which a client may try again; also sent as `Retry-After`.
+    pub retry_after_seconds: Option<u32>,
+}
+
+/// What an error is about; empty fields are left out of the Status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Name of the object.
     pub name: String,
     /// Group of the resource.
     pub group: String,
@@ -31,35 +40,28 @@ pub struct ApiError {
     pub kind: String,
     /// Causes.
     pub causes: Vec<Cause>,
-    /// Seconds after which a client may try again; also sent as `Retry-After`.
-    pub retry_after_seconds: Option<u32>,
 }
 
 impl ApiError {
     /// An error with no details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        ApiError {
-            code,
-            reason,
-            message: message.into(),
-            name: String::new(),
-            group: String::new(),
-            kind: String::new(),
-            causes: Vec::new(),
-            retry_after_seconds: None,
-        }
+        ApiError { code, reason, message: message.into(), details: Box::default(), retry_after_seconds: None }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        self.group = group.to_owned();
-        self.kind = kind.to_owned();
-        self.name = name.to_owned();
+        self.details.group = group.to_owned();
+        self.details.kind = kind.to_owned();
+        self.details.name = name.to_owned();
         self
     }
 
     /// Adds a cause.
     pub fn because(mut self, reason: &str, message: &str, field: &str) -> Self {
-        self.causes.push(Cause { reason: reason.to_owned(), message: message.to_owned(), field: field.to_owned() });
+        self.details.causes.push(Cause {
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            field: field.to_owned(),
+        });
         self
     }
 
@@ -77,7 +79,8 @@ impl ApiError {
     /// 409 for a name that is taken.
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
         let qualified = qualified(group, resource);
-        ApiError::new(409, "AlreadyExists", format!("{qualified} \"{name}\" already exists")).about(group, resource, name)
+        ApiError::new(409, "AlreadyExists", format!("{qualified} \"{name}\" already exists"))
+            .about(group, resource, name)
     }
 
     /// 409 for a stale write or an unmet precondition.
@@ -98,8 +101,9 @@ impl ApiError {
         let shown: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
         let detail = if shown.len() == 1 { shown[0].clone() } else { format!("[{}]", shown.join(", ")) };
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-        let mut error = ApiError::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {detail}")).about(group, kind, name);
-        error.causes = causes;
+        let mut error = ApiError::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {detail}"))
+            .about(group, kind, name);
+        error.details.causes = causes;
         error
     }
 
@@ -111,7 +115,8 @@ impl ApiError {
     /// 403.
     pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let qualified = qualified(group, resource);
-        ApiError::new(403, "Forbidden", format!("{qualified} \"{name}\" is forbidden: {why}")).about(group, resource, name)
+        ApiError::new(403, "Forbidden", format!("{qualified} \"{name}\" is forbidden: {why}"))
+            .about(group, resource, name)
     }
 
     /// 405.
@@ -136,13 +141,15 @@ impl ApiError {
             "message": self.message, "reason": self.reason,
         });
         let mut details = serde_json::Map::new();
-        for (field, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind)] {
+        for (field, value) in
+            [("name", &self.details.name), ("group", &self.details.group), ("kind", &self.details.kind)]
+        {
             if !value.is_empty() {
                 details.insert(field.to_owned(), Value::from(value.as_str()));
             }
         }
-        if !self.causes.is_empty() {
-            let causes = self.causes.iter().map(|c| {
+        if !self.details.causes.is_empty() {
+            let causes = self.details.causes.iter().map(|c| {
                 let mut cause = json!({"reason": c.reason, "message": c.message});
                 if !c.field.is_empty() {
                     cause["field"] = Value::from(c.field.as_str());

@@ -123,7 +123,8 @@ fn parse_path(path: &str) -> Option<Target> {
         [plural] => target.plural = (*plural).to_owned(),
         [plural, name] => (target.plural, target.name) = ((*plural).to_owned(), (*name).to_owned()),
         [plural, name, sub] => {
-            (target.plural, target.name, target.subresource) = ((*plural).to_owned(), (*name).to_owned(), (*sub).to_owned());
+            (target.plural, target.name, target.subresource) =
+                ((*plural).to_owned(), (*name).to_owned(), (*sub).to_owned());
         }
         _ => return None,
     }
@@ -146,18 +147,27 @@ async fn dispatch(server: &ApiServer, identity: &str, request: Request<Body>) ->
     if matches!(path.as_str(), "/healthz" | "/readyz" | "/livez") {
         return Ok(Response::new(Body::from("ok")));
     }
-    if request.method() == Method::GET && let Some(answer) = server.discover(&path) {
+    if request.method() == Method::GET
+        && let Some(answer) = server.discover(&path)
+    {
         return Ok(json_response(200, to_bytes(&answer)));
     }
     let target = parse_path(&path).ok_or_else(ApiError::no_such_path)?;
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(request.uri())
+        .map_err(|e| ApiError::bad_request(e.to_string()))?;
     let query: HashMap<String, String> = pairs.into_iter().collect();
     let (parts, body) = request.into_parts();
-    let header = |name: header::HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let (accept, content_type, agent) = (header(header::ACCEPT), header(header::CONTENT_TYPE), header(header::USER_AGENT));
+    let header =
+        |name: header::HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let (accept, content_type, agent) =
+        (header(header::ACCEPT), header(header::CONTENT_TYPE), header(header::USER_AGENT));
     let watches = matches!(query.get("watch").map(String::as_str), Some("true" | "1"));
     let verb = verb(&parts.method, &target, watches)?;
-    let what = if target.subresource.is_empty() { target.plural.clone() } else { format!("{}/{}", target.plural, target.subresource) };
+    let what = if target.subresource.is_empty() {
+        target.plural.clone()
+    } else {
+        format!("{}/{}", target.plural, target.subresource)
+    };
     if let Some(error) = server.faults().take_injected(verb, &what, identity) {
         if verb == "watch" && error.code == 410 {
             return Ok(json_response(200, error_line(&error)));
@@ -165,11 +175,14 @@ async fn dispatch(server: &ApiServer, identity: &str, request: Request<Body>) ->
         return Err(error);
     }
     let resource = server.registry().get(&target.group, &target.version, &target.plural);
-    let body = axum::body::to_bytes(body, MAX_BODY)
-        .await
-        .map_err(|e| ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large or cut off: {e}")))?;
+    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|e| {
+        ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large or cut off: {e}"))
+    })?;
     let Some(resource) = resource else {
-        if verb == "create" && let Some(answer) = subresources::review(&target.group, &target.plural, &read_json(&body, &content_type)?, identity) {
+        if verb == "create"
+            && let Some(answer) =
+                subresources::review(&target.group, &target.plural, &read_json(&body, &content_type)?, identity)
+        {
             return Ok(json_response(201, to_bytes(&answer)));
         }
         return Err(ApiError::no_such_path());
@@ -215,7 +228,8 @@ fn read_json(body: &[u8], content_type: &str) -> Result<Value, ApiError> {
     }
     serde_json::from_slice(body).or_else(|json_error| {
         if content_type.contains("yaml") {
-            serde_yaml::from_slice(body).map_err(|e| ApiError::bad_request(format!("the object provided is unrecognized: {e}")))
+            serde_yaml::from_slice(body)
+                .map_err(|e| ApiError::bad_request(format!("the object provided is unrecognized: {e}")))
         } else {
             Err(ApiError::bad_request(format!("the object provided is unrecognized: {json_error}")))
         }
@@ -237,18 +251,31 @@ impl Call<'_> {
             ("list", "") => self.list(),
             ("watch", "") => self.watch(),
             ("get", "") => Ok(self.answer(200, &*self.server.get(&self.resource, namespace, name)?)),
-            ("get", "status") if self.resource.has_status => Ok(self.answer(200, &*self.server.get(&self.resource, namespace, name)?)),
+            ("get", "status") if self.resource.has_status => {
+                Ok(self.answer(200, &*self.server.get(&self.resource, namespace, name)?))
+            }
             ("create", "") if name.is_empty() => {
-                let entry = self.server.create(&self.resource, namespace, read_json(body, &self.content_type)?, &self.context(None, false))?;
+                let entry = self.server.create(
+                    &self.resource,
+                    namespace,
+                    read_json(body, &self.content_type)?,
+                    &self.context(None, false),
+                )?;
                 Ok(self.answer(201, &entry))
             }
             ("create", "eviction") if self.resource.is("", "pods") => {
-                let answer = self.server.evict(namespace, name, &read_json(body, &self.content_type)?, self.dry_run())?;
+                let answer =
+                    self.server.evict(namespace, name, &read_json(body, &self.content_type)?, self.dry_run())?;
                 Ok(json_response(201, to_bytes(&answer)))
             }
             ("create", "binding") if self.resource.is("", "pods") => {
                 self.server.bind(namespace, name, &read_json(body, &self.content_type)?)?;
-                Ok(json_response(201, to_bytes(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))))
+                Ok(json_response(
+                    201,
+                    to_bytes(
+                        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+                    ),
+                ))
             }
             (_, "scale") if self.resource.has_scale => self.scale(verb, body),
             ("update", "finalize") if self.resource.is("", "namespaces") => self.replace(body, Some("finalize")),
@@ -262,7 +289,10 @@ impl Call<'_> {
             }
             ("deletecollection", "") => {
                 self.server.delete_collection(&self.resource, &self.filter()?, &self.delete_options(body)?);
-                Ok(json_response(200, to_bytes(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))))
+                Ok(json_response(
+                    200,
+                    to_bytes(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})),
+                ))
             }
             (_, "") => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::no_such_path()),
@@ -274,19 +304,28 @@ impl Call<'_> {
     }
 
     fn context(&self, subresource: Option<&'static str>, replace: bool) -> WriteContext {
-        WriteContext { manager: Some(self.manager.clone()), dry_run: self.dry_run(), subresource, replace, owners_recorded: false }
+        WriteContext {
+            manager: Some(self.manager.clone()),
+            dry_run: self.dry_run(),
+            subresource,
+            replace,
+            owners_recorded: false,
+        }
     }
 
     fn filter(&self) -> Result<Filter, ApiError> {
         let mut filter = Filter {
             namespace: Some(self.target.namespace.clone()).filter(|n| !n.is_empty()),
-            labels: LabelSelector::parse(self.parameter("labelSelector").unwrap_or_default()).map_err(ApiError::bad_request)?,
-            fields: FieldSelector::parse(self.parameter("fieldSelector").unwrap_or_default(), &self.field_names()).map_err(ApiError::bad_request)?,
+            labels: LabelSelector::parse(self.parameter("labelSelector").unwrap_or_default())
+                .map_err(ApiError::bad_request)?,
+            fields: FieldSelector::parse(self.parameter("fieldSelector").unwrap_or_default(), &self.field_names())
+                .map_err(ApiError::bad_request)?,
         };
         if self.resource.group == "events.k8s.io" {
             // Events are stored in the core form, so the new names are read as the old ones.
             let text = self.parameter("fieldSelector").unwrap_or_default();
-            let text = text.replace("regarding.", "involvedObject.").replace("reportingController", "reportingComponent");
+            let text =
+                text.replace("regarding.", "involvedObject.").replace("reportingController", "reportingComponent");
             filter.fields = FieldSelector::parse(&text, &self.resource.selectable).map_err(ApiError::bad_request)?;
         }
         Ok(filter)
@@ -295,7 +334,9 @@ impl Call<'_> {
     fn field_names(&self) -> Vec<String> {
         let mut names = self.resource.selectable.clone();
         if self.resource.group == "events.k8s.io" {
-            names.extend(names.clone().iter().map(|n| n.replace("involvedObject.", "regarding.").replace("reportingComponent", "reportingController")));
+            names.extend(names.clone().iter().map(|n| {
+                n.replace("involvedObject.", "regarding.").replace("reportingComponent", "reportingController")
+            }));
         }
         names
     }
@@ -303,10 +344,9 @@ impl Call<'_> {
     fn version_parameter(&self) -> Result<Option<u64>, ApiError> {
         match self.parameter("resourceVersion") {
             None | Some("0") => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: \"{text}\": must be a number"))),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                ApiError::bad_request(format!("resourceVersion: Invalid value: \"{text}\": must be a number"))
+            }),
         }
     }
 
@@ -328,7 +368,10 @@ impl Call<'_> {
 
     fn watch(&self) -> Result<Response, ApiError> {
         let initial = self.parameter("sendInitialEvents") == Some("true");
-        if initial && (self.parameter("resourceVersionMatch") != Some("NotOlderThan") || self.parameter("allowWatchBookmarks") != Some("true")) {
+        if initial
+            && (self.parameter("resourceVersionMatch") != Some("NotOlderThan")
+                || self.parameter("allowWatchBookmarks") != Some("true"))
+        {
             let cause = super::write::cause(
                 "sendInitialEvents",
                 "FieldValueForbidden",
@@ -339,7 +382,10 @@ impl Call<'_> {
         let options = WatchOptions {
             filter: self.filter()?,
             since: if initial { None } else { self.version_parameter()? },
-            timeout: self.parameter("timeoutSeconds").and_then(|t| t.parse().ok()).map_or(DEFAULT_WATCH, Duration::from_secs),
+            timeout: self
+                .parameter("timeoutSeconds")
+                .and_then(|t| t.parse().ok())
+                .map_or(DEFAULT_WATCH, Duration::from_secs),
             bookmarks: self.parameter("allowWatchBookmarks") == Some("true"),
             mark_initial_end: initial,
             shape: self.shape,
@@ -354,7 +400,8 @@ impl Call<'_> {
     fn replace(&self, body: &Bytes, subresource: Option<&'static str>) -> Result<Response, ApiError> {
         let new = read_json(body, &self.content_type)?;
         let context = self.context(subresource, true);
-        let entry = self.server.update(&self.resource, &self.target.namespace, &self.target.name, &context, |_| Ok(new))?;
+        let entry =
+            self.server.update(&self.resource, &self.target.namespace, &self.target.name, &context, |_| Ok(new))?;
         Ok(self.answer(200, &entry))
     }
 
@@ -364,9 +411,13 @@ impl Call<'_> {
             return self.apply(body, subresource);
         }
         let patch = read_json(body, kind)?;
-        let entry = self.server.update(&self.resource, &self.target.namespace, &self.target.name, &self.context(subresource, false), |old| {
-            self.patched(old, &patch, kind)
-        })?;
+        let entry = self.server.update(
+            &self.resource,
+            &self.target.namespace,
+            &self.target.name,
+            &self.context(subresource, false),
+            |old| self.patched(old, &patch, kind),
+        )?;
         Ok(self.answer(200, &entry))
     }
 
@@ -390,18 +441,25 @@ impl Call<'_> {
         }
         // A patch that leaves the resourceVersion out asks for no check.
         if patch["metadata"].get("resourceVersion").is_none() && kind != "application/json-patch+json" {
-            meta::metadata_mut(&mut new).insert("resourceVersion".to_owned(), old["metadata"]["resourceVersion"].clone());
+            meta::metadata_mut(&mut new)
+                .insert("resourceVersion".to_owned(), old["metadata"]["resourceVersion"].clone());
         }
         Ok(new)
     }
 
     fn apply(&self, body: &Bytes, subresource: Option<&'static str>) -> Result<Response, ApiError> {
         if self.parameter("fieldManager").is_none() {
-            let cause = super::write::cause("fieldManager", "FieldValueRequired", "Required value: is required for apply patch");
+            let cause = super::write::cause(
+                "fieldManager",
+                "FieldValueRequired",
+                "Required value: is required for apply patch",
+            );
             return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
         }
         let mut applied = read_json(body, "application/yaml")?;
-        if meta::at(&applied, &["metadata", "managedFields"]).is_some_and(|m| m.as_array().is_some_and(|a| !a.is_empty())) {
+        if meta::at(&applied, &["metadata", "managedFields"])
+            .is_some_and(|m| m.as_array().is_some_and(|a| !a.is_empty()))
+        {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         meta::metadata_mut(&mut applied).insert("name".to_owned(), json!(self.target.name));
@@ -411,8 +469,13 @@ impl Call<'_> {
         let merged = |live: Option<&Value>| {
             let result = apply(live, &applied, &self.resource.schema(), &writer, force).map_err(|conflicts| {
                 let messages: Vec<String> = conflicts.iter().map(|c| format!("{}: {}", c.message(), c.field)).collect();
-                let count = if conflicts.len() == 1 { "1 conflict".to_owned() } else { format!("{} conflicts", conflicts.len()) };
-                let mut error = ApiError::new(409, "Conflict", format!("Apply failed with {count}: {}", messages.join("\n- ")));
+                let count = if conflicts.len() == 1 {
+                    "1 conflict".to_owned()
+                } else {
+                    format!("{} conflicts", conflicts.len())
+                };
+                let mut error =
+                    ApiError::new(409, "Conflict", format!("Apply failed with {count}: {}", messages.join("\n- ")));
                 for conflict in &conflicts {
                     error = error.because("FieldManagerConflict", &conflict.message(), &conflict.field);
                 }
@@ -425,14 +488,22 @@ impl Call<'_> {
         let _serial = self.server.shared.write.lock();
         let exists = self.server.get(&self.resource, namespace, name).is_ok();
         if exists {
-            let entry = self.server.update_locked(&self.resource, namespace, name, &context, |old| merged(Some(old)))?;
+            let entry =
+                self.server.update_locked(&self.resource, namespace, name, &context, |old| merged(Some(old)))?;
             return Ok(self.answer(200, &entry));
         }
         if subresource.is_some() {
             return Err(ApiError::not_found(&self.resource.group, &self.resource.plural, name));
         }
-        if meta::text(&applied, &["metadata", "resourceVersion"]).is_some_and(|v| !v.is_empty()) || !meta::uid(&applied).is_empty() {
-            return Err(ApiError::conflict(&self.resource.group, &self.resource.plural, name, "the object to apply to does not exist"));
+        if meta::text(&applied, &["metadata", "resourceVersion"]).is_some_and(|v| !v.is_empty())
+            || !meta::uid(&applied).is_empty()
+        {
+            return Err(ApiError::conflict(
+                &self.resource.group,
+                &self.resource.plural,
+                name,
+                "the object to apply to does not exist",
+            ));
         }
         let entry = self.server.create_locked(&self.resource, namespace, merged(None)?, &context)?;
         Ok(self.answer(201, &entry))
@@ -449,7 +520,9 @@ impl Call<'_> {
             "patch" => {
                 let kind = self.content_type.split(';').next().unwrap_or_default().trim();
                 let patch = read_json(body, kind)?;
-                self.server.set_scale(&self.resource, namespace, name, &self.context(None, false), |old| self.patched(old, &patch, kind))?
+                self.server.set_scale(&self.resource, namespace, name, &self.context(None, false), |old| {
+                    self.patched(old, &patch, kind)
+                })?
             }
             _ => return Err(ApiError::method_not_allowed()),
         };

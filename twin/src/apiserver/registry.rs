@@ -164,19 +164,26 @@ impl Registry {
 /// Says what is missing or wrong.
 pub fn read_crd(crd: &Value) -> Result<Vec<Resource>, String> {
     let spec = &crd["spec"];
-    let text = |value: &Value, what: &str| value.as_str().map(str::to_owned).ok_or_else(|| format!("{what}: Required value"));
+    let text =
+        |value: &Value, what: &str| value.as_str().map(str::to_owned).ok_or_else(|| format!("{what}: Required value"));
     let group = text(&spec["group"], "spec.group")?;
     let plural = text(&spec["names"]["plural"], "spec.names.plural")?;
     let kind = text(&spec["names"]["kind"], "spec.names.kind")?;
     let expected = format!("{plural}.{group}");
     if crd["metadata"]["name"] != expected.as_str() {
-        return Err(format!("metadata.name: Invalid value: {}: must be spec.names.plural+\".\"+spec.group", crd["metadata"]["name"]));
+        return Err(format!(
+            "metadata.name: Invalid value: {}: must be spec.names.plural+\".\"+spec.group",
+            crd["metadata"]["name"]
+        ));
     }
     if builtin::is_builtin_group(&group) {
         return Err(format!("spec.group: Invalid value: \"{group}\": already served"));
     }
     let names = |field: &str| {
-        spec["names"][field].as_array().map(|a| a.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()).unwrap_or_default()
+        spec["names"][field]
+            .as_array()
+            .map(|a| a.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
+            .unwrap_or_default()
     };
     let mut resources = Vec::new();
     for (index, version) in spec["versions"].as_array().into_iter().flatten().enumerate() {
@@ -214,8 +221,12 @@ pub fn read_crd(crd: &Value) -> Result<Vec<Resource>, String> {
             has_scale: scale.is_some(),
             has_generation: true,
             unconditional_update: false,
-            selectable: version["selectableFields"].as_array().into_iter().flatten()
-                .filter_map(|f| f["jsonPath"].as_str().map(|p| p.trim_start_matches('.').to_owned())).collect(),
+            selectable: version["selectableFields"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|f| f["jsonPath"].as_str().map(|p| p.trim_start_matches('.').to_owned()))
+                .collect(),
             storage: expected.as_str().into(),
             custom: Some(CustomVersion {
                 schema: StructuralSchema::new(schema).map_err(|e| format!("spec.versions[{index}].schema: {e}"))?,

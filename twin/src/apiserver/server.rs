@@ -226,14 +226,15 @@ impl ListOptions {
     fn check_version(&self, now: u64) -> Result<(), ApiError> {
         match self.version {
             Some(wanted) if wanted > now => {
-                let mut error = ApiError::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {now}"))
-                    .because("ResourceVersionTooLarge", "Too large resource version", "");
+                let mut error =
+                    ApiError::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {now}"))
+                        .because("ResourceVersionTooLarge", "Too large resource version", "");
                 error.retry_after_seconds = Some(1);
                 Err(error)
             }
-            Some(wanted) if self.exact && wanted != now => {
-                Err(ApiError::expired(format!("The resourceVersion for the provided list is too old: {wanted} ({now})")))
-            }
+            Some(wanted) if self.exact && wanted != now => Err(ApiError::expired(format!(
+                "The resourceVersion for the provided list is too old: {wanted} ({now})"
+            ))),
             _ => Ok(()),
         }
     }

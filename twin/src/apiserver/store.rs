@@ -170,6 +170,8 @@ struct Inner {
     tables: HashMap<Arc<str>, Table>,
     uids: HashMap<Arc<str>, (Arc<str>, Arc<str>)>,
     dependents: HashMap<Arc<str>, BTreeSet<(Arc<str>, Arc<str>)>>,
+    /// UIDs whose owners or dependents the garbage collector has to look at.
+    suspects: BTreeSet<Arc<str>>,
 }
 
 /// All objects of a data center.
@@ -221,6 +223,18 @@ impl Store {
         self.inner.lock().dependents.get(uid).map(|set| set.iter().cloned().collect()).unwrap_or_default()
     }
 
+    /// Takes the UIDs of which an owner, a dependent or a finalizer has changed since the last call.
+    pub fn take_suspects(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.inner.lock().suspects).into_iter().collect()
+    }
+
+    /// Names of all tables.
+    pub fn tables(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<Arc<str>> = self.inner.lock().tables.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
     /// How many objects a table holds.
     pub fn count(&self, storage: &str) -> usize {
         self.inner.lock().tables.get(storage).map_or(0, |t| t.objects.len())
@@ -251,12 +265,19 @@ impl Store {
         meta::metadata_mut(value).insert("resourceVersion".to_owned(), Value::from(version.to_string()));
         let key: Arc<str> = key(meta::namespace(value), meta::name(value)).into();
         let entry = Arc::new(Entry::new(resource, key.clone(), version, value));
-        let before = inner.tables.entry(resource.storage.clone()).or_default().objects.insert(key.clone(), entry.clone());
+        let before =
+            inner.tables.entry(resource.storage.clone()).or_default().objects.insert(key.clone(), entry.clone());
         if let Some(before) = &before {
             inner.forget_owners(&resource.storage, before);
         }
         for owner in entry.owners.iter() {
+            if !inner.uids.contains_key(owner) {
+                inner.suspects.insert(owner.clone());
+            }
             inner.dependents.entry(owner.clone()).or_default().insert((resource.storage.clone(), key.clone()));
+        }
+        if meta::is_deleting(value) && meta::has_finalizers(value) {
+            inner.suspects.insert(entry.uid.clone());
         }
         inner.uids.insert(entry.uid.clone(), (resource.storage.clone(), key));
         self.announce(&mut inner, &resource.storage, Change { before, after: entry.clone(), deleted: false });
@@ -276,6 +297,10 @@ impl Store {
         let after = Arc::new(Entry::new(resource, before.key.clone(), version, &value));
         inner.forget_owners(&resource.storage, &before);
         inner.uids.remove(&before.uid);
+        if inner.dependents.contains_key(&before.uid) {
+            inner.suspects.insert(before.uid.clone());
+        }
+        inner.suspects.extend(before.owners.iter().cloned());
         let change = Change { before: Some(before), after: after.clone(), deleted: true };
         self.announce(&mut inner, &resource.storage, change);
         drop(inner);

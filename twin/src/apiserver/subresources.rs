@@ -19,7 +19,9 @@ impl ApiServer {
     /// 404, 409, 429 with cause `DisruptionBudget`, 500 when several budgets hold one pod.
     pub fn evict(&self, namespace: &str, name: &str, body: &Value, dry_run: bool) -> Result<Value, ApiError> {
         let api_version = body["apiVersion"].as_str().unwrap_or("policy/v1");
-        if !matches!(api_version, "policy/v1" | "policy/v1beta1") || body["kind"].as_str().is_some_and(|k| k != "Eviction") {
+        if !matches!(api_version, "policy/v1" | "policy/v1beta1")
+            || body["kind"].as_str().is_some_and(|k| k != "Eviction")
+        {
             return Err(ApiError::bad_request(format!("no kind Eviction is registered for version \"{api_version}\"")));
         }
         let named = meta::name(body);
@@ -48,14 +50,16 @@ impl ApiServer {
             .read_all("policy", "poddisruptionbudgets", Some(namespace))
             .into_iter()
             .filter(|b| {
-                LabelSelector::from_object(b["spec"].get("selector")).is_some_and(|s| s.fits(|key| labels.get(key).and_then(Value::as_str)))
+                LabelSelector::from_object(b["spec"].get("selector"))
+                    .is_some_and(|s| s.fits(|key| labels.get(key).and_then(Value::as_str)))
             })
             .collect();
         let budget = match budgets.as_slice() {
             [] => return Ok(()),
             [one] => one,
             _ => {
-                let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                let message =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
                 return Err(ApiError::new(500, "InternalError", message));
             }
         };
@@ -75,10 +79,15 @@ impl ApiServer {
         };
         let message = "Cannot evict pod as it would violate the pod's disruption budget.";
         if number(&["status", "observedGeneration"]) < number(&["metadata", "generation"]) {
-            return Err(refused(message, format!("The disruption budget {budget_name} is still being processed by the server."), 10));
+            return Err(refused(
+                message,
+                format!("The disruption budget {budget_name} is still being processed by the server."),
+                10,
+            ));
         }
         if number(&["status", "disruptionsAllowed"]) <= 0 {
-            let why = format!("The disruption budget {budget_name} needs {desired} healthy pods and has {healthy} currently");
+            let why =
+                format!("The disruption budget {budget_name} needs {desired} healthy pods and has {healthy} currently");
             return Err(refused(message, why, 0));
         }
         if dry_run {
@@ -155,8 +164,16 @@ impl ApiServer {
             }
             None => {
                 let labels = object["spec"]["selector"]["matchLabels"].as_object();
-                let pairs: Vec<String> = labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
-                (object["spec"].get("replicas").cloned(), object["status"].get("replicas").cloned(), json!(pairs.join(",")))
+                let pairs: Vec<String> = labels
+                    .into_iter()
+                    .flatten()
+                    .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+                    .collect();
+                (
+                    object["spec"].get("replicas").cloned(),
+                    object["status"].get("replicas").cloned(),
+                    json!(pairs.join(",")),
+                )
             }
         };
         let metadata = &object["metadata"];
@@ -187,7 +204,11 @@ impl ApiServer {
         let wanted = change(&scale)?;
         let given = text(&wanted, &["metadata", "resourceVersion"]).map(str::to_owned);
         let replicas = integer(&wanted, &["spec", "replicas"]).unwrap_or(0);
-        let path = resource.custom.as_ref().and_then(|c| c.scale.as_ref()).map_or(".spec.replicas", |(spec, ..)| spec.as_str());
+        let path = resource
+            .custom
+            .as_ref()
+            .and_then(|c| c.scale.as_ref())
+            .map_or(".spec.replicas", |(spec, ..)| spec.as_str());
         let pointer = path.replace('.', "/");
         let context = WriteContext { subresource: Some("scale"), ..context.clone() };
         self.update(resource, namespace, name, &context, |old| {
@@ -220,7 +241,9 @@ pub fn review(group: &str, plural: &str, body: &Value, identity: &str) -> Option
             let token = text(body, &["spec", "token"]).unwrap_or_default();
             match token.is_empty() {
                 true => json!({"authenticated": false, "error": "no token"}),
-                false => json!({"authenticated": true, "user": {"username": token, "groups": ["system:authenticated"]}}),
+                false => {
+                    json!({"authenticated": true, "user": {"username": token, "groups": ["system:authenticated"]}})
+                }
             }
         }
         ("authentication.k8s.io", "selfsubjectreviews") => json!({"userInfo": user}),
@@ -236,7 +259,8 @@ pub fn is_ready(pod: &Value) -> bool {
 
 /// Budgets do not protect pods that are finished, not yet running or already going.
 fn counts_for_budgets(pod: &Value) -> bool {
-    !meta::is_deleting(pod) && !matches!(text(pod, &["status", "phase"]), Some("Succeeded" | "Failed" | "Pending") | None)
+    !meta::is_deleting(pod)
+        && !matches!(text(pod, &["status", "phase"]), Some("Succeeded" | "Failed" | "Pending") | None)
 }
 
 /// Sets a condition by type; the transition time moves only when the status does. Returns whether anything changed.
@@ -244,7 +268,8 @@ pub fn set_condition(status: &mut Value, condition: &Value, now: &str) -> bool {
     if !status.is_object() {
         *status = json!({});
     }
-    let conditions = status.as_object_mut().expect("made an object just above").entry("conditions").or_insert_with(|| json!([]));
+    let conditions =
+        status.as_object_mut().expect("made an object just above").entry("conditions").or_insert_with(|| json!([]));
     let Some(conditions) = conditions.as_array_mut() else { return false };
     let mut new = condition.clone();
     match conditions.iter_mut().find(|c| c["type"] == condition["type"]) {

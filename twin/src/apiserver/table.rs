@@ -46,7 +46,9 @@ impl Shape {
                         _ => RowObject::Metadata,
                     });
                 }
-                ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => return Shape::Metadata,
+                ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                    return Shape::Metadata;
+                }
                 ("application/json" | "*/*" | "application/*", None) => return Shape::Full,
                 _ => {}
             }
@@ -59,12 +61,20 @@ impl Shape {
         match self {
             Shape::Full => served(resource, entry),
             Shape::Metadata => to_bytes(&metadata_only(&served_value(resource, entry))),
-            Shape::Table(include) => to_bytes(&table(resource, &[served_value(resource, entry)], include, json!({}), now)),
+            Shape::Table(include) => {
+                to_bytes(&table(resource, &[served_value(resource, entry)], include, json!({}), now))
+            }
         }
     }
 
     /// A list.
-    pub fn many(self, resource: &Resource, entries: &[std::sync::Arc<Entry>], metadata: Value, now: Timestamp) -> Bytes {
+    pub fn many(
+        self,
+        resource: &Resource,
+        entries: &[std::sync::Arc<Entry>],
+        metadata: Value,
+        now: Timestamp,
+    ) -> Bytes {
         match self {
             Shape::Table(include) => {
                 let values: Vec<Value> = entries.iter().map(|e| served_value(resource, e)).collect();
@@ -130,19 +140,59 @@ struct Column {
 /// Names of the columns; a `+` before a name puts it into the wide output only, a `#` makes it a number.
 fn builtin_columns(resource: &Resource) -> &'static [&'static str] {
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "pods") => &["Name", "Ready", "Status", "Restarts", "Age", "+IP", "+Node", "+Nominated Node", "+Readiness Gates"],
-        ("", "nodes") => &["Name", "Status", "Roles", "Age", "Version", "+Internal-IP", "+External-IP", "+OS-Image", "+Kernel-Version", "+Container-Runtime"],
+        ("", "pods") => {
+            &["Name", "Ready", "Status", "Restarts", "Age", "+IP", "+Node", "+Nominated Node", "+Readiness Gates"]
+        }
+        ("", "nodes") => &[
+            "Name",
+            "Status",
+            "Roles",
+            "Age",
+            "Version",
+            "+Internal-IP",
+            "+External-IP",
+            "+OS-Image",
+            "+Kernel-Version",
+            "+Container-Runtime",
+        ],
         ("", "services") => &["Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "+Selector"],
         ("", "namespaces") => &["Name", "Status", "Age"],
         ("", "configmaps") => &["Name", "#Data", "Age"],
         ("", "secrets") => &["Name", "Type", "#Data", "Age"],
         ("", "serviceaccounts") => &["Name", "#Secrets", "Age"],
         ("", "endpoints") => &["Name", "Endpoints", "Age"],
-        (_, "events") => &["Last Seen", "Type", "Reason", "Object", "+Subobject", "+Source", "Message", "+First Seen", "+#Count", "+Name"],
-        ("apps", "deployments") => &["Name", "Ready", "#Up-to-date", "#Available", "Age", "+Containers", "+Images", "+Selector"],
-        ("apps", "replicasets") => &["Name", "#Desired", "#Current", "#Ready", "Age", "+Containers", "+Images", "+Selector"],
+        (_, "events") => &[
+            "Last Seen",
+            "Type",
+            "Reason",
+            "Object",
+            "+Subobject",
+            "+Source",
+            "Message",
+            "+First Seen",
+            "+#Count",
+            "+Name",
+        ],
+        ("apps", "deployments") => {
+            &["Name", "Ready", "#Up-to-date", "#Available", "Age", "+Containers", "+Images", "+Selector"]
+        }
+        ("apps", "replicasets") => {
+            &["Name", "#Desired", "#Current", "#Ready", "Age", "+Containers", "+Images", "+Selector"]
+        }
         ("apps", "statefulsets") => &["Name", "Ready", "Age", "+Containers", "+Images"],
-        ("apps", "daemonsets") => &["Name", "#Desired", "#Current", "#Ready", "#Up-to-date", "#Available", "Node Selector", "Age", "+Containers", "+Images", "+Selector"],
+        ("apps", "daemonsets") => &[
+            "Name",
+            "#Desired",
+            "#Current",
+            "#Ready",
+            "#Up-to-date",
+            "#Available",
+            "Node Selector",
+            "Age",
+            "+Containers",
+            "+Images",
+            "+Selector",
+        ],
         ("policy", _) => &["Name", "Min Available", "Max Unavailable", "#Allowed Disruptions", "Age"],
         ("discovery.k8s.io", _) => &["Name", "AddressType", "Ports", "Endpoints", "Age"],
         ("coordination.k8s.io", _) => &["Name", "Holder", "Age"],
@@ -197,7 +247,8 @@ fn cells(resource: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
         return cells;
     }
     let count = |path: &[&str]| json!(integer(o, path).unwrap_or(0));
-    let size = |field: &str| json!(o[field].as_object().map_or(0, |m| m.len()) + o[field].as_array().map_or(0, Vec::len));
+    let size =
+        |field: &str| json!(o[field].as_object().map_or(0, |m| m.len()) + o[field].as_array().map_or(0, Vec::len));
     let template = at(o, &["spec", "template", "spec"]).cloned().unwrap_or(Value::Null);
     let containers = json!(joined(list(&template, &["containers"]), "name"));
     let images = json!(joined(list(&template, &["containers"]), "image"));
@@ -220,45 +271,80 @@ fn cells(resource: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
         (_, "events") => {
             let get = |core: &str, new: &str| o.get(core).or_else(|| o.get(new)).unwrap_or(&Value::Null);
             let about = get("involvedObject", "regarding");
-            let last = [get("lastTimestamp", "deprecatedLastTimestamp"), &o["eventTime"], &o["metadata"]["creationTimestamp"]];
+            let last =
+                [get("lastTimestamp", "deprecatedLastTimestamp"), &o["eventTime"], &o["metadata"]["creationTimestamp"]];
             let last = last.into_iter().find(|v| v.is_string()).unwrap_or(&Value::Null);
             let first = get("firstTimestamp", "deprecatedFirstTimestamp");
             let object = format!("{}/{}", shown(&about["kind"]).to_lowercase(), shown(&about["name"]));
             vec![
-                json!(self::age(last, now)), o["type"].clone(), o["reason"].clone(), json!(object), json!(shown(&about["fieldPath"])),
-                get("reportingComponent", "reportingController").clone(), get("message", "note").clone(),
-                json!(self::age(first, now)), json!(get("count", "deprecatedCount").as_i64().unwrap_or(1)), json!(name),
+                json!(self::age(last, now)),
+                o["type"].clone(),
+                o["reason"].clone(),
+                json!(object),
+                json!(shown(&about["fieldPath"])),
+                get("reportingComponent", "reportingController").clone(),
+                get("message", "note").clone(),
+                json!(self::age(first, now)),
+                json!(get("count", "deprecatedCount").as_i64().unwrap_or(1)),
+                json!(name),
             ]
         }
         ("apps", "deployments") => vec![
             json!(name),
             json!(format!("{}/{}", count(&["status", "readyReplicas"]), count(&["spec", "replicas"]))),
-            count(&["status", "updatedReplicas"]), count(&["status", "availableReplicas"]), json!(age), containers, images, selector,
+            count(&["status", "updatedReplicas"]),
+            count(&["status", "availableReplicas"]),
+            json!(age),
+            containers,
+            images,
+            selector,
         ],
         ("apps", "replicasets") => vec![
-            json!(name), count(&["spec", "replicas"]), count(&["status", "replicas"]), count(&["status", "readyReplicas"]),
-            json!(age), containers, images, selector,
+            json!(name),
+            count(&["spec", "replicas"]),
+            count(&["status", "replicas"]),
+            count(&["status", "readyReplicas"]),
+            json!(age),
+            containers,
+            images,
+            selector,
         ],
         ("apps", "statefulsets") => vec![
             json!(name),
             json!(format!("{}/{}", count(&["status", "readyReplicas"]), count(&["spec", "replicas"]))),
-            json!(age), containers, images,
+            json!(age),
+            containers,
+            images,
         ],
         ("apps", "daemonsets") => vec![
-            json!(name), count(&["status", "desiredNumberScheduled"]), count(&["status", "currentNumberScheduled"]),
-            count(&["status", "numberReady"]), count(&["status", "updatedNumberScheduled"]), count(&["status", "numberAvailable"]),
-            json!(none_if_empty(selector_text(template.get("nodeSelector")))), json!(age), containers, images, selector,
+            json!(name),
+            count(&["status", "desiredNumberScheduled"]),
+            count(&["status", "currentNumberScheduled"]),
+            count(&["status", "numberReady"]),
+            count(&["status", "updatedNumberScheduled"]),
+            count(&["status", "numberAvailable"]),
+            json!(none_if_empty(selector_text(template.get("nodeSelector")))),
+            json!(age),
+            containers,
+            images,
+            selector,
         ],
         ("policy", _) => {
             let or_na = |v: &Value| if v.is_null() { json!("N/A") } else { json!(shown(v)) };
             vec![
-                json!(name), or_na(&o["spec"]["minAvailable"]), or_na(&o["spec"]["maxUnavailable"]),
-                count(&["status", "disruptionsAllowed"]), json!(age),
+                json!(name),
+                or_na(&o["spec"]["minAvailable"]),
+                or_na(&o["spec"]["maxUnavailable"]),
+                count(&["status", "disruptionsAllowed"]),
+                json!(age),
             ]
         }
         ("discovery.k8s.io", _) => vec![
-            json!(name), o["addressType"].clone(), json!(none_if_empty(joined(list(o, &["ports"]), "port"))),
-            json!(some_of(list(o, &["endpoints"]).iter().map(|e| shown(&e["addresses"][0])).collect())), json!(age),
+            json!(name),
+            o["addressType"].clone(),
+            json!(none_if_empty(joined(list(o, &["ports"]), "port"))),
+            json!(some_of(list(o, &["endpoints"]).iter().map(|e| shown(&e["addresses"][0])).collect())),
+            json!(age),
         ],
         ("coordination.k8s.io", _) => vec![json!(name), o["spec"]["holderIdentity"].clone(), json!(age)],
         ("gateway.networking.k8s.io", "httproutes") => {
@@ -283,8 +369,15 @@ fn pod_cells(o: &Value, name: &str, age: String) -> Vec<Value> {
     };
     let or_none = |path: &[&str]| json!(text(o, path).unwrap_or("<none>"));
     vec![
-        json!(name), json!(format!("{ready}/{total}")), json!(status), json!(restarts.to_string()), json!(age),
-        or_none(&["status", "podIP"]), or_none(&["spec", "nodeName"]), or_none(&["status", "nominatedNodeName"]), json!("<none>"),
+        json!(name),
+        json!(format!("{ready}/{total}")),
+        json!(status),
+        json!(restarts.to_string()),
+        json!(age),
+        or_none(&["status", "podIP"]),
+        or_none(&["spec", "nodeName"]),
+        or_none(&["status", "nominatedNodeName"]),
+        json!("<none>"),
     ]
 }
 
@@ -293,33 +386,67 @@ fn node_cells(o: &Value, name: &str, age: String) -> Vec<Value> {
     let mut status = match ready.and_then(|c| c["status"].as_str()) {
         Some("True") => "Ready".to_owned(),
         Some("False") => "NotReady".to_owned(),
-        _ => if ready.is_some() { "NotReady".to_owned() } else { "Unknown".to_owned() },
+        _ => {
+            if ready.is_some() {
+                "NotReady".to_owned()
+            } else {
+                "Unknown".to_owned()
+            }
+        }
     };
     if o["spec"]["unschedulable"] == true {
         status.push_str(",SchedulingDisabled");
     }
-    let roles = o["metadata"]["labels"].as_object().into_iter().flatten()
-        .filter_map(|(k, _)| k.strip_prefix("node-role.kubernetes.io/")).collect::<Vec<_>>().join(",");
-    let address = list(o, &["status", "addresses"]).iter().find(|a| a["type"] == "InternalIP").map(|a| shown(&a["address"]));
+    let roles = o["metadata"]["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, _)| k.strip_prefix("node-role.kubernetes.io/"))
+        .collect::<Vec<_>>()
+        .join(",");
+    let address =
+        list(o, &["status", "addresses"]).iter().find(|a| a["type"] == "InternalIP").map(|a| shown(&a["address"]));
     let info = |field: &str| json!(text(o, &["status", "nodeInfo", field]).unwrap_or("<unknown>"));
     vec![
-        json!(name), json!(status), json!(none_if_empty(roles)), json!(age), info("kubeletVersion"),
-        json!(address.unwrap_or_else(|| "<none>".to_owned())), json!("<none>"), info("osImage"), info("kernelVersion"), info("containerRuntimeVersion"),
+        json!(name),
+        json!(status),
+        json!(none_if_empty(roles)),
+        json!(age),
+        info("kubeletVersion"),
+        json!(address.unwrap_or_else(|| "<none>".to_owned())),
+        json!("<none>"),
+        info("osImage"),
+        info("kernelVersion"),
+        info("containerRuntimeVersion"),
     ]
 }
 
 fn service_cells(o: &Value, name: &str, age: String) -> Vec<Value> {
-    let external = if o["spec"]["type"] == "ExternalName" { shown(&o["spec"]["externalName"]) } else { "<none>".to_owned() };
-    let ports = list(o, &["spec", "ports"]).iter()
-        .map(|p| format!("{}/{}", p["port"], p["protocol"].as_str().unwrap_or("TCP"))).collect::<Vec<_>>().join(",");
+    let external =
+        if o["spec"]["type"] == "ExternalName" { shown(&o["spec"]["externalName"]) } else { "<none>".to_owned() };
+    let ports = list(o, &["spec", "ports"])
+        .iter()
+        .map(|p| format!("{}/{}", p["port"], p["protocol"].as_str().unwrap_or("TCP")))
+        .collect::<Vec<_>>()
+        .join(",");
     vec![
-        json!(name), o["spec"]["type"].clone(), json!(text(o, &["spec", "clusterIP"]).unwrap_or("<none>")), json!(external),
-        json!(none_if_empty(ports)), json!(age), json!(none_if_empty(selector_text(at(o, &["spec", "selector"])))),
+        json!(name),
+        o["spec"]["type"].clone(),
+        json!(text(o, &["spec", "clusterIP"]).unwrap_or("<none>")),
+        json!(external),
+        json!(none_if_empty(ports)),
+        json!(age),
+        json!(none_if_empty(selector_text(at(o, &["spec", "selector"])))),
     ]
 }
 
 fn selector_text(map: Option<&Value>) -> String {
-    map.and_then(Value::as_object).into_iter().flatten().map(|(k, v)| format!("{k}={}", shown(v))).collect::<Vec<_>>().join(",")
+    map.and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", shown(v)))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn joined(items: &[Value], field: &str) -> String {
@@ -402,7 +529,12 @@ fn split_bracket(inner: &str) -> Option<(&str, &str)> {
 fn bracket<'a>(value: &'a Value, step: &str) -> Vec<&'a Value> {
     let step = step.trim();
     if step == "*" {
-        return value.as_array().into_iter().flatten().chain(value.as_object().into_iter().flat_map(|o| o.values())).collect();
+        return value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .chain(value.as_object().into_iter().flat_map(|o| o.values()))
+            .collect();
     }
     if let Ok(index) = step.parse::<usize>() {
         return value.get(index).into_iter().collect();
@@ -435,7 +567,9 @@ mod tests {
     fn ages_read_as_kubectl_writes_them() {
         let at = |seconds: i64| Timestamp::from_second(1_000_000 + seconds).unwrap();
         let since = json!(meta::seconds(at(0)));
-        for (seconds, text) in [(5, "5s"), (119, "119s"), (150, "2m30s"), (3_600, "60m"), (4 * 3600 + 60, "4h1m"), (86_400 * 3, "3d")] {
+        for (seconds, text) in
+            [(5, "5s"), (119, "119s"), (150, "2m30s"), (3_600, "60m"), (4 * 3600 + 60, "4h1m"), (86_400 * 3, "3d")]
+        {
             assert_eq!(age(&since, at(seconds)), text);
         }
     }
@@ -444,7 +578,10 @@ mod tests {
     fn the_accept_header_chooses_the_shape() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(Shape::from_accept(kubectl, None), Shape::Table(RowObject::Metadata));
-        assert_eq!(Shape::from_accept("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", None), Shape::Metadata);
+        assert_eq!(
+            Shape::from_accept("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", None),
+            Shape::Metadata
+        );
         assert_eq!(Shape::from_accept("application/json, */*", None), Shape::Full);
     }
 }

@@ -56,7 +56,11 @@ struct Watch {
 
 impl ApiServer {
     /// Opens a watch. Each item of the stream is one or more JSON lines; an I/O error is a lost connection.
-    pub fn watch(&self, resource: Arc<Resource>, options: WatchOptions) -> impl Stream<Item = std::io::Result<Bytes>> + Send + use<> {
+    pub fn watch(
+        &self,
+        resource: Arc<Resource>,
+        options: WatchOptions,
+    ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + use<> {
         let changed = self.store().changes_of(&resource.storage);
         let mut watch = Watch {
             server: self.clone(),
@@ -150,7 +154,8 @@ impl Watch {
                 }
             }
             Err(overrun) => {
-                let error = ApiError::expired(format!("too old resource version: {} ({})", self.cursor, overrun.oldest));
+                let error =
+                    ApiError::expired(format!("too old resource version: {} ({})", self.cursor, overrun.oldest));
                 self.queue.push_back(error_line(&error));
                 self.end_after_queue();
             }
@@ -192,9 +197,15 @@ impl Watch {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.options.shape {
-            Shape::Full => json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata}),
-            Shape::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
-            Shape::Table(_) => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [], "rows": []}),
+            Shape::Full => {
+                json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata})
+            }
+            Shape::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Shape::Table(_) => {
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [], "rows": []})
+            }
         };
         event("BOOKMARK", &object)
     }

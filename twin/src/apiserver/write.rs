@@ -49,9 +49,8 @@ impl DeleteOptions {
         let text = |v: &Value| v.as_str().map(str::to_owned);
         DeleteOptions {
             grace_seconds: body["gracePeriodSeconds"].as_i64(),
-            propagation: text(&body["propagationPolicy"]).or_else(|| {
-                (body["orphanDependents"] == true).then(|| "Orphan".to_owned())
-            }),
+            propagation: text(&body["propagationPolicy"])
+                .or_else(|| (body["orphanDependents"] == true).then(|| "Orphan".to_owned())),
             uid: text(&body["preconditions"]["uid"]),
             version: text(&body["preconditions"]["resourceVersion"]),
             dry_run: body["dryRun"].as_array().is_some_and(|a| !a.is_empty()),
@@ -78,12 +77,24 @@ impl ApiServer {
     ///
     /// # Errors
     /// 400, 403, 404 (no such namespace), 409, 422.
-    pub fn create(&self, resource: &Resource, namespace: &str, body: Value, context: &WriteContext) -> Result<Arc<Entry>, ApiError> {
+    pub fn create(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        body: Value,
+        context: &WriteContext,
+    ) -> Result<Arc<Entry>, ApiError> {
         let _serial = self.shared.write.lock();
         self.create_locked(resource, namespace, body, context)
     }
 
-    pub(crate) fn create_locked(&self, resource: &Resource, namespace: &str, body: Value, context: &WriteContext) -> Result<Arc<Entry>, ApiError> {
+    pub(crate) fn create_locked(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        body: Value,
+        context: &WriteContext,
+    ) -> Result<Arc<Entry>, ApiError> {
         let mut object = self.read_body(resource, namespace, body)?;
         let metadata = meta::metadata_mut(&mut object);
         if metadata.get("resourceVersion").is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty() && s != "0")) {
@@ -91,7 +102,8 @@ impl ApiServer {
         }
         if metadata.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() {
             let Some(prefix) = metadata.get("generateName").and_then(Value::as_str).filter(|p| !p.is_empty()) else {
-                let cause = cause("metadata.name", "FieldValueRequired", "Required value: name or generateName is required");
+                let cause =
+                    cause("metadata.name", "FieldValueRequired", "Required value: name or generateName is required");
                 return Err(ApiError::invalid(&resource.group, &resource.kind, "", vec![cause]));
             };
             let name = format!("{prefix}{}", self.random_suffix(5));
@@ -156,7 +168,10 @@ impl ApiServer {
         let mut new = self.read_body(resource, namespace, change(&seen)?)?;
         if meta::name(&new) != name {
             if !meta::name(&new).is_empty() {
-                let message = format!("the name of the object ({}) does not match the name on the URL ({name})", meta::name(&new));
+                let message = format!(
+                    "the name of the object ({}) does not match the name on the URL ({name})",
+                    meta::name(&new)
+                );
                 return Err(ApiError::bad_request(message));
             }
             meta::metadata_mut(&mut new).insert("name".to_owned(), Value::from(name));
@@ -164,7 +179,8 @@ impl ApiServer {
         self.check_versions(resource, &old, &new, context)?;
         keep_system_fields(&old, &mut new);
         split_status(resource, &old, &mut new, context.subresource);
-        defaults::before_update(resource, &old, &mut new, context.subresource).map_err(|c| ApiError::invalid(&resource.group, &resource.kind, name, c))?;
+        defaults::before_update(resource, &old, &mut new, context.subresource)
+            .map_err(|c| ApiError::invalid(&resource.group, &resource.kind, name, c))?;
         self.complete(resource, Some(&old), &mut new)?;
         if resource.has_generation && spec_differs(&old, &new) {
             let generation = meta::integer(&old, &["metadata", "generation"]).unwrap_or(0) + 1;
@@ -190,7 +206,15 @@ impl ApiServer {
     }
 
     /// Writes a new state for the simulation: no ownership, no resourceVersion check. Returns whether it was there.
-    pub(crate) fn amend(&self, group: &str, plural: &str, namespace: &str, name: &str, subresource: Option<&'static str>, change: impl FnOnce(&mut Value)) -> bool {
+    pub(crate) fn amend(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&'static str>,
+        change: impl FnOnce(&mut Value),
+    ) -> bool {
         let resource = self.builtin(group, plural);
         let context = WriteContext { subresource, ..WriteContext::default() };
         let written = self.update(&resource, namespace, name, &context, |old| {
@@ -213,16 +237,31 @@ impl ApiServer {
     ///
     /// # Errors
     /// 404, 409.
-    pub fn delete(&self, resource: &Resource, namespace: &str, name: &str, options: &DeleteOptions) -> Result<Value, ApiError> {
+    pub fn delete(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Value, ApiError> {
         let _serial = self.shared.write.lock();
         self.delete_locked(resource, namespace, name, options)
     }
 
-    pub(crate) fn delete_locked(&self, resource: &Resource, namespace: &str, name: &str, options: &DeleteOptions) -> Result<Value, ApiError> {
+    pub(crate) fn delete_locked(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Value, ApiError> {
         let current = self.get(resource, namespace, name)?;
         let refuse = |why: String| Err(ApiError::conflict(&resource.group, &resource.plural, name, &why));
         if let Some(uid) = options.uid.as_deref().filter(|uid| **uid != *current.uid) {
-            return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", current.uid));
+            return refuse(format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.uid
+            ));
         }
         if let Some(version) = options.version.as_deref().filter(|v| **v != current.version.to_string()) {
             return refuse(format!(
@@ -252,7 +291,11 @@ impl ApiServer {
         let previous = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64);
         let shorter = previous.is_none_or(|before| grace < before);
         if !already || shorter {
-            let until = self.clock().now().saturating_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(jiff::Timestamp::MAX);
+            let until = self
+                .clock()
+                .now()
+                .saturating_add(jiff::SignedDuration::from_secs(grace))
+                .unwrap_or(jiff::Timestamp::MAX);
             metadata.insert("deletionTimestamp".to_owned(), Value::from(meta::seconds(until)));
             metadata.insert("deletionGracePeriodSeconds".to_owned(), Value::from(grace));
             if !already && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
@@ -334,7 +377,14 @@ impl ApiServer {
         if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(&resource.group, &resource.kind, &name, causes)) }
     }
 
-    fn track(&self, resource: &Resource, old: Option<&Value>, new: &mut Value, manager: &str, subresource: Option<&str>) {
+    fn track(
+        &self,
+        resource: &Resource,
+        old: Option<&Value>,
+        new: &mut Value,
+        manager: &str,
+        subresource: Option<&str>,
+    ) {
         let (time, api_version) = (self.clock().seconds(), resource.api_version());
         let writer = Writer { manager, api_version: &api_version, subresource, time: &time };
         track(old, new, &resource.schema(), &writer);
@@ -348,22 +398,31 @@ impl ApiServer {
         };
         for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", resource.kind.as_str())] {
             if let Some(given) = fields.get(field).and_then(Value::as_str).filter(|g| !g.is_empty() && *g != expected) {
-                let message = format!("{field} of the object ({given}) does not match the one that the request's path serves ({expected})");
+                let message = format!(
+                    "{field} of the object ({given}) does not match the one that the request's path serves ({expected})"
+                );
                 return Err(ApiError::bad_request(message));
             }
         }
         let mut ordered = Map::new();
         ordered.insert("apiVersion".to_owned(), Value::from(api_version));
         ordered.insert("kind".to_owned(), Value::from(resource.kind.as_str()));
-        ordered.insert("metadata".to_owned(), fields.shift_remove("metadata").unwrap_or_else(|| Value::Object(Map::new())));
+        ordered.insert(
+            "metadata".to_owned(),
+            fields.shift_remove("metadata").unwrap_or_else(|| Value::Object(Map::new())),
+        );
         for (name, value) in fields {
             if !ordered.contains_key(&name) && !value.is_null() {
                 ordered.insert(name, value);
             }
         }
         let mut object = Value::Object(ordered);
-        defaults::check_types(resource, &object)
-            .map_err(|why| ApiError::bad_request(format!("{} in version \"{}\" cannot be handled as a {}: {why}", resource.kind, resource.version, resource.kind)))?;
+        defaults::check_types(resource, &object).map_err(|why| {
+            ApiError::bad_request(format!(
+                "{} in version \"{}\" cannot be handled as a {}: {why}",
+                resource.kind, resource.version, resource.kind
+            ))
+        })?;
         let metadata = meta::metadata_mut(&mut object);
         metadata.retain(|_, v| !v.is_null());
         if resource.namespaced {
@@ -391,8 +450,15 @@ impl ApiServer {
         if fine {
             return Ok(());
         }
-        let why = format!("Invalid value: \"{name}\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character");
-        Err(ApiError::invalid(&resource.group, &resource.kind, name, vec![cause("metadata.name", "FieldValueInvalid", &why)]))
+        let why = format!(
+            "Invalid value: \"{name}\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
+        );
+        Err(ApiError::invalid(
+            &resource.group,
+            &resource.kind,
+            name,
+            vec![cause("metadata.name", "FieldValueInvalid", &why)],
+        ))
     }
 
     fn check_namespace(&self, resource: &Resource, namespace: &str) -> Result<(), ApiError> {
@@ -405,13 +471,22 @@ impl ApiServer {
             .ok_or_else(|| ApiError::not_found("", "namespaces", namespace))?;
         if entry.field("status.phase") == "Terminating" {
             let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-            return Err(ApiError::forbidden(&resource.group, &resource.plural, "", &why)
-                .because("NamespaceTerminating", &format!("namespace {namespace} is being terminated"), "metadata.namespace"));
+            return Err(ApiError::forbidden(&resource.group, &resource.plural, "", &why).because(
+                "NamespaceTerminating",
+                &format!("namespace {namespace} is being terminated"),
+                "metadata.namespace",
+            ));
         }
         Ok(())
     }
 
-    fn check_versions(&self, resource: &Resource, old: &Value, new: &Value, context: &WriteContext) -> Result<(), ApiError> {
+    fn check_versions(
+        &self,
+        resource: &Resource,
+        old: &Value,
+        new: &Value,
+        context: &WriteContext,
+    ) -> Result<(), ApiError> {
         let name = meta::name(old);
         let given = meta::text(new, &["metadata", "resourceVersion"]).filter(|v| !v.is_empty());
         match given {
@@ -419,14 +494,19 @@ impl ApiServer {
                 return Err(ApiError::stale(&resource.group, &resource.plural, name));
             }
             None if context.replace && !resource.unconditional_update => {
-                let cause = cause("metadata.resourceVersion", "FieldValueInvalid", "Invalid value: 0: must be specified for an update");
+                let cause = cause(
+                    "metadata.resourceVersion",
+                    "FieldValueInvalid",
+                    "Invalid value: 0: must be specified for an update",
+                );
                 return Err(ApiError::invalid(&resource.group, &resource.kind, name, vec![cause]));
             }
             _ => {}
         }
         match meta::text(new, &["metadata", "uid"]).filter(|u| !u.is_empty() && *u != meta::uid(old)) {
             Some(uid) => {
-                let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
+                let why =
+                    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
                 Err(ApiError::conflict(&resource.group, &resource.plural, name, &why))
             }
             None => Ok(()),
@@ -468,7 +548,16 @@ fn copy_field(old: &Value, new: &mut Value, field: &str) {
 }
 
 fn keep_system_fields(old: &Value, new: &mut Value) {
-    for field in ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generateName", "selfLink"] {
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "generateName",
+        "selfLink",
+    ] {
         copy_field(old, new, field);
     }
 }
@@ -512,12 +601,14 @@ fn spec_differs(old: &Value, new: &Value) -> bool {
     let empty = Map::new();
     let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
     let counted = |name: &str| !matches!(name, "metadata" | "status");
-    old.iter().any(|(k, v)| counted(k) && new.get(k) != Some(v)) || new.keys().any(|k| counted(k) && !old.contains_key(k))
+    old.iter().any(|(k, v)| counted(k) && new.get(k) != Some(v))
+        || new.keys().any(|k| counted(k) && !old.contains_key(k))
 }
 
 /// Whether nothing but finalizers kept a deleted object.
 fn may_go(resource: &Resource, object: &Value) -> bool {
     let graceful = meta::integer(object, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) > 0;
     let held_namespace = resource.is("", "namespaces") && !meta::list(object, &["spec", "finalizers"]).is_empty();
-    !(resource.is("", "pods") && graceful) && !held_namespace
+    let held_pod = resource.is("", "pods") && graceful;
+    !held_pod && !held_namespace
 }

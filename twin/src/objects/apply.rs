@@ -202,8 +202,16 @@ fn owned(mut set: FieldSet) -> FieldSet {
     set.forget(&["apiVersion"]);
     set.forget(&["kind"]);
     for field in [
-        "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "selfLink",
-        "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields",
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
     ] {
         set.forget(&["metadata", field]);
     }

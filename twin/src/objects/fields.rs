@@ -235,7 +235,13 @@ fn walk_changes(old: &Value, new: &Value, schema: &Schema<'_>, changed: &mut Fie
                     Some(previous) if previous == value => {}
                     Some(previous) => {
                         let step = format!("f:{name}");
-                        walk_changes(previous, value, &schema.field(name), changed.child(step.clone()), removed.child(step));
+                        walk_changes(
+                            previous,
+                            value,
+                            &schema.field(name),
+                            changed.child(step.clone()),
+                            removed.child(step),
+                        );
                     }
                     None => changed.child(format!("f:{name}")).collect(value, &schema.field(name)),
                 }
@@ -249,8 +255,14 @@ fn walk_changes(old: &Value, new: &Value, schema: &Schema<'_>, changed: &mut Fie
         (Value::Array(before), Value::Array(after)) => match schema.list() {
             ListKind::Atomic => changed.member = true,
             ListKind::Set => {
-                after.iter().filter(|v| !before.contains(v)).for_each(|v| changed.child(format!("v:{v}")).member = true);
-                before.iter().filter(|v| !after.contains(v)).for_each(|v| removed.child(format!("v:{v}")).member = true);
+                after
+                    .iter()
+                    .filter(|v| !before.contains(v))
+                    .for_each(|v| changed.child(format!("v:{v}")).member = true);
+                before
+                    .iter()
+                    .filter(|v| !after.contains(v))
+                    .for_each(|v| removed.child(format!("v:{v}")).member = true);
             }
             ListKind::Map(keys) => {
                 let find = |items: &'_ [Value], key: &str| {
@@ -285,8 +297,11 @@ fn walk_changes(old: &Value, new: &Value, schema: &Schema<'_>, changed: &mut Fie
             }
         },
         _ => {
-            removed.collect(old, schema);
-            changed.collect(new, schema);
+            let after = FieldSet::of(new, schema);
+            let mut gone = FieldSet::of(old, schema);
+            gone.remove(&after);
+            removed.add(&gone);
+            changed.add(&after);
         }
     }
 }
@@ -300,7 +315,7 @@ fn step_into<'a>(value: &'a Value, step: &str) -> Option<&'a Value> {
 
 fn is_item(item: &Value, step: &str) -> bool {
     if let Some(wanted) = step.strip_prefix("v:") {
-        return item.to_string() == wanted;
+        return serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *item);
     }
     let Some(Ok(Value::Object(keys))) = step.strip_prefix("k:").map(serde_json::from_str::<Value>) else {
         return false;

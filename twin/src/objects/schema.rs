@@ -181,8 +181,9 @@ mod tests {
 
     #[test]
     fn container_ports_are_keyed_by_port_and_protocol_for_apply_and_by_port_for_strategic_merge() {
-        let ports =
-            ["spec", "template", "spec", "containers", "ports"].into_iter().fold(Schema::builtin("Deployment"), |s, f| s.field(f));
+        let ports = ["spec", "template", "spec", "containers", "ports"]
+            .into_iter()
+            .fold(Schema::builtin("Deployment"), |s, f| s.field(f));
         assert_eq!(ports.list(), keys(&["containerPort", "protocol"]));
         assert_eq!(ports.strategic_list(), keys(&["containerPort"]));
     }

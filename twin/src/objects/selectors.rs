@@ -201,9 +201,6 @@ mod tests {
     #[test]
     fn a_field_that_the_kind_does_not_offer_is_refused() {
         assert!(FieldSelector::parse("spec.nodeName=a", &["spec.nodeName".into()]).is_ok());
-        assert_eq!(
-            FieldSelector::parse("spec.color=a", &[]).unwrap_err(),
-            "field label not supported: spec.color"
-        );
+        assert_eq!(FieldSelector::parse("spec.color=a", &[]).unwrap_err(), "field label not supported: spec.color");
     }
 }

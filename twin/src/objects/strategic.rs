@@ -62,7 +62,8 @@ pub fn strategic_merge(target: &mut Value, patch: &Value, schema: &Schema<'_>) -
             }
         }
     }
-    for (name, order) in changes.iter().filter_map(|(n, v)| Some((n.strip_prefix("$setElementOrder/")?, v.as_array()?))) {
+    for (name, order) in changes.iter().filter_map(|(n, v)| Some((n.strip_prefix("$setElementOrder/")?, v.as_array()?)))
+    {
         if let Some(items) = fields.get_mut(name).and_then(Value::as_array_mut) {
             reorder(items, order, &schema.field(name).strategic_list());
         }
@@ -148,7 +149,8 @@ mod tests {
     #[test]
     fn conditions_merge_by_type() {
         let node = json!({"status":{"conditions":[{"type":"Ready","status":"True"}]}});
-        let patch = json!({"status":{"conditions":[{"type":"OutOfMemory","status":"True"},{"type":"Ready","status":"False"}]}});
+        let patch =
+            json!({"status":{"conditions":[{"type":"OutOfMemory","status":"True"},{"type":"Ready","status":"False"}]}});
         assert_eq!(
             merged(node, patch, "Node"),
             json!({"status":{"conditions":[{"type":"Ready","status":"False"},{"type":"OutOfMemory","status":"True"}]}})

@@ -140,13 +140,19 @@ impl StructuralSchema {
             if let Some(least) = schema["minimum"].as_f64() {
                 let open = schema["exclusiveMinimum"] == true;
                 if number < least || (open && number == least) {
-                    wrong(format!("{path} in body should be greater than {}{least}", if open { "" } else { "or equal to " }));
+                    wrong(format!(
+                        "{path} in body should be greater than {}{least}",
+                        if open { "" } else { "or equal to " }
+                    ));
                 }
             }
             if let Some(most) = schema["maximum"].as_f64() {
                 let open = schema["exclusiveMaximum"] == true;
                 if number > most || (open && number == most) {
-                    wrong(format!("{path} in body should be less than {}{most}", if open { "" } else { "or equal to " }));
+                    wrong(format!(
+                        "{path} in body should be less than {}{most}",
+                        if open { "" } else { "or equal to " }
+                    ));
                 }
             }
         }
@@ -168,7 +174,8 @@ impl StructuralSchema {
             }
         }
         let size = value.as_array().map(Vec::len).or_else(|| value.as_object().map(Map::len));
-        let (least, most) = if value.is_array() { ("minItems", "maxItems") } else { ("minProperties", "maxProperties") };
+        let (least, most) =
+            if value.is_array() { ("minItems", "maxItems") } else { ("minProperties", "maxProperties") };
         if let Some(size) = size {
             if schema[least].as_u64().is_some_and(|n| (size as u64) < n) {
                 wrong(format!("{path} in body should have at least {} items", schema[least]));
@@ -358,10 +365,16 @@ mod tests {
         let found: Vec<(&str, &str)> = problems.iter().map(|p| (p.field.as_str(), p.reason)).collect();
         assert_eq!(
             found,
-            [("spec.color", "FieldValueNotSupported"), ("spec.size", "FieldValueInvalid"), ("spec.code", "FieldValueInvalid")]
+            [
+                ("spec.color", "FieldValueNotSupported"),
+                ("spec.size", "FieldValueInvalid"),
+                ("spec.code", "FieldValueInvalid")
+            ]
         );
         assert_eq!(schema().validate(&json!({}))[0].field, "spec");
-        assert_eq!(schema().validate(&json!({"spec":{"color":1}}))[0].message,
-            "Invalid value: \"integer\": spec.color in body must be of type string: \"integer\"");
+        assert_eq!(
+            schema().validate(&json!({"spec":{"color":1}}))[0].message,
+            "Invalid value: \"integer\": spec.color in body must be of type string: \"integer\""
+        );
     }
 }

@@ -1,0 +1,316 @@
+//! What runs in a data center besides its API server: workload controllers, scheduler, kubelets, node life cycle.
+//!
+//! One task does it all, in a fixed order, on tokio's clock: same seed and same requests, same result.
+//! It reads and writes the store like any client would, only without HTTP; while the API server is lost it stands still.
+
+mod budget;
+mod cache;
+mod collect;
+mod daemonset;
+mod deployment;
+mod endpoints;
+pub mod kubelet;
+pub mod load;
+pub(crate) mod nodes;
+mod replicaset;
+mod scheduler;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::apiserver::server::ApiServer;
+use crate::apiserver::store::{Change, Filter};
+use crate::host::SimulatedHost;
+use cache::Cache;
+use load::LoadBook;
+use timers::Timers;
+
+/// Timing of nodes, pods and their controllers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timing {
+    /// Between renewals of a node's Lease.
+    pub lease_renewal: Duration,
+    /// A Lease unchanged for this long makes its node Unknown.
+    pub node_grace: Duration,
+    /// Between looks of the node life cycle controller.
+    pub node_monitor: Duration,
+    /// Pods stay this long on an unreachable node before they are deleted.
+    pub unreachable_toleration: Duration,
+    /// From binding to running containers.
+    pub pod_start: Duration,
+    /// From running to ready.
+    pub pod_ready: Duration,
+    /// From the stop signal to the end of a container that obeys; never longer than the pod's own grace.
+    pub pod_stop: Duration,
+    /// Between steps of the simulated hosts' counters.
+    pub host_tick: Duration,
+}
+
+impl Timing {
+    /// The defaults of Kubernetes, with pods that take a few seconds to start.
+    pub fn kubernetes() -> Self {
+        Timing {
+            lease_renewal: Duration::from_secs(10),
+            node_grace: Duration::from_secs(50),
+            node_monitor: Duration::from_secs(5),
+            unreachable_toleration: Duration::from_secs(300),
+            pod_start: Duration::from_secs(2),
+            pod_ready: Duration::from_secs(3),
+            pod_stop: Duration::from_secs(1),
+            host_tick: Duration::from_millis(200),
+        }
+    }
+
+    /// Short ones, for a demo of a minute.
+    pub fn short() -> Self {
+        Timing {
+            lease_renewal: Duration::from_secs(1),
+            node_grace: Duration::from_secs(4),
+            node_monitor: Duration::from_millis(500),
+            unreachable_toleration: Duration::from_secs(10),
+            pod_start: Duration::from_millis(400),
+            pod_ready: Duration::from_millis(600),
+            pod_stop: Duration::from_millis(300),
+            host_tick: Duration::from_millis(200),
+        }
+    }
+}
+
+/// A node as the simulation runs it.
+#[derive(Debug)]
+pub(crate) struct SimulatedNode {
+    pub(crate) host: Option<SimulatedHost>,
+    /// Whether kubelet and containers run.
+    pub(crate) up: bool,
+}
+
+/// What the simulation shares with the twin's handles.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) api: ApiServer,
+    pub(crate) timing: Timing,
+    pub(crate) nodes: Mutex<BTreeMap<String, SimulatedNode>>,
+    pub(crate) load: LoadBook,
+    /// Wakes the simulation after a change that is not in the store.
+    pub(crate) nudge: tokio::sync::Notify,
+}
+
+impl World {
+    /// Whether a node's kubelet and containers run.
+    pub(crate) fn is_up(&self, node: &str) -> bool {
+        self.nodes.lock().get(node).is_some_and(|n| n.up)
+    }
+}
+
+/// One thing to bring in order. The order of the variants is the order of work.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Work {
+    Collect,
+    Namespaces,
+    Deployment(Arc<str>),
+    ReplicaSet(Arc<str>),
+    DaemonSet(Arc<str>),
+    Schedule,
+    Pod(Arc<str>),
+    Service(Arc<str>),
+    Budget(Arc<str>),
+}
+
+/// Tables that the controllers follow.
+const FOLLOWED: [&str; 9] = [
+    "pods",
+    "nodes",
+    "services",
+    "namespaces",
+    "deployments.apps",
+    "replicasets.apps",
+    "daemonsets.apps",
+    "poddisruptionbudgets.policy",
+    "endpointslices.discovery.k8s.io",
+];
+/// Items of work between two looks at the runtime, so that other tasks run too.
+const WORK_PER_TURN: usize = 64;
+
+pub(crate) struct Simulation {
+    pub(crate) world: Arc<World>,
+    pub(crate) cache: Cache,
+    pub(crate) timers: Timers,
+    cursors: [u64; FOLLOWED.len()],
+    dirty: BTreeSet<Work>,
+    pub(crate) leases: nodes::LeaseWatch,
+    pub(crate) last_tick: Option<Instant>,
+    pub(crate) next_address: u32,
+}
+
+impl Simulation {
+    pub(crate) fn new(world: Arc<World>) -> Self {
+        Simulation {
+            world,
+            cache: Cache::default(),
+            timers: Timers::default(),
+            cursors: [0; FOLLOWED.len()],
+            dirty: BTreeSet::from([Work::Collect, Work::Namespaces, Work::Schedule]),
+            leases: nodes::LeaseWatch::default(),
+            last_tick: None,
+            next_address: 1,
+        }
+    }
+
+    pub(crate) fn api(&self) -> &ApiServer {
+        &self.world.api
+    }
+
+    pub(crate) fn mark(&mut self, work: Work) {
+        self.dirty.insert(work);
+    }
+
+    /// Runs until cancelled.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let world = self.world.clone();
+        let mut changed = world.api.store().any_change();
+        let mut faults = world.api.faults().changes();
+        for table in 0..FOLLOWED.len() {
+            self.relist(table);
+        }
+        self.start_timers();
+        while !cancel.is_cancelled() {
+            if world.api.faults().is_lost() {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    _ = faults.changed() => {}
+                }
+                // Time in which nobody could renew a lease is no proof against a node.
+                self.leases.forget();
+                continue;
+            }
+            changed.borrow_and_update();
+            self.follow();
+            if self.turn() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let next = self.timers.next().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = changed.changed() => {}
+                _ = faults.changed() => {}
+                () = world.nudge.notified() => {}
+                () = tokio::time::sleep_until(next) => {}
+            }
+            if self.cache.terminating_namespaces {
+                // Whatever woke us may have been the end of something that held a namespace.
+                self.mark(Work::Namespaces);
+            }
+            while let Some(timer) = self.timers.due(Instant::now()) {
+                self.fire(timer);
+            }
+        }
+    }
+
+    /// Does some work; says whether there may be more.
+    fn turn(&mut self) -> bool {
+        for _ in 0..WORK_PER_TURN {
+            let Some(work) = self.dirty.pop_first() else { return false };
+            match work {
+                Work::Collect => self.collect(),
+                Work::Namespaces => self.finish_namespaces(),
+                Work::Deployment(key) => self.reconcile_deployment(&key),
+                Work::ReplicaSet(key) => self.reconcile_replica_set(&key),
+                Work::DaemonSet(key) => self.reconcile_daemon_set(&key),
+                Work::Schedule => self.schedule(),
+                Work::Pod(key) => self.reconcile_pod(&key),
+                Work::Service(key) => self.reconcile_service(&key),
+                Work::Budget(key) => self.reconcile_budget(&key),
+            }
+            self.follow();
+        }
+        true
+    }
+
+    /// Takes the changes of all followed tables in.
+    fn follow(&mut self) {
+        for (index, table) in FOLLOWED.iter().enumerate() {
+            match self.world.api.store().changes_since(table, self.cursors[index], usize::MAX) {
+                Ok(changes) => {
+                    for change in changes {
+                        self.cursors[index] = change.after.version;
+                        self.take_in(table, &change);
+                    }
+                }
+                Err(_) => self.relist(index),
+            }
+        }
+        let suspects = self.world.api.store().take_suspects();
+        if !suspects.is_empty() {
+            self.cache.suspects.extend(suspects);
+            self.mark(Work::Collect);
+        }
+    }
+
+    fn relist(&mut self, index: usize) {
+        let table = FOLLOWED[index];
+        let (entries, version) = self.world.api.store().list(table, &Filter::default());
+        if table == "pods" {
+            self.cache.clear_pods();
+        }
+        for after in entries {
+            self.take_in(table, &Change { before: None, after, deleted: false });
+        }
+        self.cursors[index] = version;
+    }
+
+    fn take_in(&mut self, table: &str, change: &Change) {
+        let key = change.after.key.clone();
+        let namespace = change.after.namespace().to_owned();
+        match table {
+            "pods" => self.take_in_pod(change),
+            "nodes" => {
+                self.mark(Work::Schedule);
+                self.cache.daemon_sets.clone().into_iter().for_each(|k| self.mark(Work::DaemonSet(k)));
+            }
+            "services" => {
+                self.cache.note_selector(&change.after, change.deleted, true);
+                self.mark(Work::Service(key));
+            }
+            "endpointslices.discovery.k8s.io" => {
+                if let Some(service) = change.after.label("kubernetes.io/service-name").filter(|_| change.deleted) {
+                    self.mark(Work::Service(format!("{namespace}/{service}").into()));
+                }
+            }
+            "namespaces" => self.mark(Work::Namespaces),
+            "deployments.apps" => {
+                self.mark_budgets(&namespace);
+                self.mark(Work::Deployment(key));
+            }
+            "replicasets.apps" => {
+                self.cache.note_owner(&change.after, change.deleted);
+                self.mark_owner_of(&change.after);
+                self.mark(Work::ReplicaSet(key));
+            }
+            "daemonsets.apps" => {
+                if change.deleted {
+                    self.cache.daemon_sets.remove(&key);
+                } else {
+                    self.cache.daemon_sets.insert(key.clone());
+                }
+                self.mark(Work::DaemonSet(key));
+            }
+            _ => {
+                self.cache.note_selector(&change.after, change.deleted, false);
+                self.mark(Work::Budget(key));
+            }
+        }
+    }
+
+    fn mark_budgets(&mut self, namespace: &str) {
+        for key in self.cache.budgets_in(namespace) {
+            self.mark(Work::Budget(key));
+        }
+    }
+}

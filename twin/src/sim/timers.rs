@@ -1,0 +1,45 @@
+//! A bounded agenda: what happens at which instant.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+/// What a timer does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// Kubelets renew their leases.
+    Leases,
+    /// The node life cycle controller looks.
+    Nodes,
+    /// Hosts count on.
+    Hosts,
+    /// A pod's next step.
+    Pod(Arc<str>),
+}
+
+/// Timers in the order of their instants; those of one instant in the order they were set.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    agenda: BTreeMap<(Instant, u64), Timer>,
+    count: u64,
+}
+
+impl Timers {
+    /// Sets a timer.
+    pub(crate) fn set(&mut self, at: Instant, timer: Timer) {
+        self.count += 1;
+        self.agenda.insert((at, self.count), timer);
+    }
+
+    /// The instant of the first timer.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.agenda.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Takes the first timer that is due.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Timer> {
+        let key = *self.agenda.keys().next().filter(|(at, _)| *at <= now)?;
+        self.agenda.remove(&key)
+    }
+}
