@@ -125,21 +125,30 @@ impl Fleet {
             create("evergreen.dev", "v1alpha1", "DataCenter", data_center).await;
         }
         let labels = json!({"app": "checkout"});
-        create("apps", "v1", "Deployment", json!({"metadata": {"name": "checkout", "namespace": "shop"}, "spec": {
+        create(
+            "apps",
+            "v1",
+            "Deployment",
+            json!({"metadata": {"name": "checkout", "namespace": "shop"}, "spec": {
             "replicas": 2, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
-            "spec": {"containers": [{"name": "c", "image": "checkout:1"}]}}}}))
+            "spec": {"containers": [{"name": "c", "image": "checkout:1"}]}}}}),
+        )
         .await;
         self.ready(site.name, 2).await;
         let backends: Vec<Value> = SITES
             .iter()
             .map(|other| {
-                let name =
-                    if *other == site.name { "checkout".to_owned() } else { format!("checkout-{other}") };
+                let name = if *other == site.name { "checkout".to_owned() } else { format!("checkout-{other}") };
                 json!({"name": name, "port": 8080, "weight": if *other == site.name { 100 } else { 0 }})
             })
             .collect();
-        create("gateway.networking.k8s.io", "v1", "HTTPRoute", json!({"metadata": {"name": "checkout", "namespace": "shop"},
-            "spec": {"hostnames": ["checkout.example"], "rules": [{"backendRefs": backends}]}}))
+        create(
+            "gateway.networking.k8s.io",
+            "v1",
+            "HTTPRoute",
+            json!({"metadata": {"name": "checkout", "namespace": "shop"},
+            "spec": {"hostnames": ["checkout.example"], "rules": [{"backendRefs": backends}]}}),
+        )
         .await;
         create("evergreen.dev", "v1alpha1", "MultiActiveService", service.clone()).await;
     }
@@ -177,12 +186,13 @@ impl Fleet {
     /// # Errors
     /// What could not be read.
     pub async fn weights(&self, name: &str) -> Result<BTreeMap<String, u64>, String> {
-        let route =
-            get(&self.site(name).client, "gateway.networking.k8s.io", "v1", "HTTPRoute", "checkout").await?;
+        let route = get(&self.site(name).client, "gateway.networking.k8s.io", "v1", "HTTPRoute", "checkout").await?;
         let refs = route.pointer("/spec/rules/0/backendRefs").and_then(Value::as_array).cloned().unwrap_or_default();
         Ok(refs
             .iter()
-            .filter_map(|r| Some((r["name"].as_str()?.to_owned(), r.get("weight").and_then(Value::as_u64).unwrap_or(1))))
+            .filter_map(|r| {
+                Some((r["name"].as_str()?.to_owned(), r.get("weight").and_then(Value::as_u64).unwrap_or(1)))
+            })
             .collect())
     }
 }

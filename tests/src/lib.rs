@@ -6,12 +6,14 @@
 
 pub mod chart;
 pub mod collector;
+pub mod controller;
 pub mod fleet;
 pub mod kubernetes;
 pub mod node;
 pub mod programs;
 pub mod skip;
 pub mod wait;
+pub mod workload;
 
 use std::path::PathBuf;
 

@@ -160,8 +160,8 @@ async fn run_pods(client: Client, node: String) {
             }
             let parameters = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
             let _ = api.delete(&pod.name_any(), &parameters).await;
-        } else if !starting.contains_key(&uid) {
-            starting.insert(uid, tokio::spawn(start_pod(api, pod)));
+        } else {
+            starting.entry(uid).or_insert_with(|| tokio::spawn(start_pod(api, pod)));
         }
     }
 }
