@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use evergreen_api::telemetry::attribute;
 use serde_json::{Map, Value};
 
 /// How the values of a series follow one another.
@@ -46,7 +47,8 @@ pub type Labels = BTreeMap<String, String>;
 /// A series as its sender describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// First 16 bytes of the SHA-256 of name, kind and labels: what makes it the same series.
+    /// First 16 bytes of the SHA-256 of name, kind and identifying labels: what makes it the same series. A pod is
+    /// identified by its UID; its name may be learned later and only describes it.
     pub hash: [u8; 16],
     /// Metric name.
     pub name: String,
@@ -68,7 +70,9 @@ impl Series {
             digest.update(text);
         };
         feed(&name);
-        for (key, value) in &labels {
+        let is_pod = labels.contains_key(attribute::POD_UID);
+        let describes = |key: &str| is_pod && (key == attribute::POD || key == attribute::NAMESPACE);
+        for (key, value) in labels.iter().filter(|(key, _)| !describes(key)) {
             feed(key);
             feed(value);
         }
@@ -213,5 +217,22 @@ impl Batch {
     /// Whether it brings nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_stays_one_series_when_its_name_is_learned() {
+        let series = |pairs: &[(&str, &str)]| {
+            let labels = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            Series::new("k8s.pod.energy".into(), "J".into(), SeriesKind::Counter, labels).hash
+        };
+        let uid = (attribute::POD_UID, "u1");
+        assert_eq!(series(&[uid]), series(&[uid, (attribute::POD, "p"), (attribute::NAMESPACE, "n")]));
+        assert_ne!(series(&[uid]), series(&[(attribute::POD_UID, "u2")]));
+        assert_ne!(series(&[(attribute::POD, "p")]), series(&[(attribute::POD, "q")]));
     }
 }

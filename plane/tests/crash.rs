@@ -1,4 +1,5 @@
 //! kill -9 of the real process: everything it acknowledged is there when it comes back.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

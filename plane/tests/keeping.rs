@@ -1,4 +1,5 @@
 //! What is kept and for how long: roll-ups, age and size, judged at times that the test gives.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -4,8 +4,8 @@
 //! - A value below the one before is a reset: what it shows was used since then. What was used between the last sample
 //!   and the reset is lost and is never guessed.
 //! - A counter that restarts with a higher value (its sender kept its ledger) goes on; its start time alone resets nothing.
-//! - The first sample of a series counts from zero only when the series began after its node was first heard (a new pod);
-//!   else it is a baseline, for its joules may be years old.
+//! - The first sample of a series counts from zero only when the series is known to be new in the world (a pod that
+//!   began while its node was heard); else it is a baseline, for its joules may be years old.
 //! - Between samples further apart than three intervals the joules are still exact, but when they were used is not
 //!   known: the span is reported as a gap and nothing is spread over it.
 
@@ -54,8 +54,8 @@ pub fn microjoules(joules: f64) -> i64 {
     (joules * 1e6).round() as i64
 }
 
-/// Microjoules that `next` adds to `previous`. `heard_since_ms` is when its node was first heard.
-pub fn increment(kind: SeriesKind, previous: Option<&Sample>, next: &Sample, heard_since_ms: Option<i64>) -> i64 {
+/// Microjoules that `next` adds to `previous`. `from_zero` says whether a first sample counts from zero.
+pub fn increment(kind: SeriesKind, previous: Option<&Sample>, next: &Sample, from_zero: bool) -> i64 {
     let now = microjoules(next.joules).max(0);
     if kind == SeriesKind::Delta {
         return now;
@@ -65,10 +65,8 @@ pub fn increment(kind: SeriesKind, previous: Option<&Sample>, next: &Sample, hea
             let before = microjoules(previous.joules).max(0);
             if now >= before { now - before } else { now }
         }
-        None => match (next.start_ms, heard_since_ms) {
-            (Some(start), Some(heard)) if start >= heard => now,
-            _ => 0,
-        },
+        None if from_zero => now,
+        None => 0,
     }
 }
 
@@ -99,7 +97,7 @@ pub fn tally(
     kind: SeriesKind,
     previous: Option<&Sample>,
     samples: &[Sample],
-    heard_since_ms: Option<i64>,
+    from_zero: bool,
     interval_ms: i64,
 ) -> Tally {
     let mut sum = Tally {
@@ -109,7 +107,7 @@ pub fn tally(
     };
     let mut before = previous;
     for sample in samples {
-        sum.microjoules += increment(kind, before, sample, heard_since_ms);
+        sum.microjoules += increment(kind, before, sample, from_zero);
         sum.gap_ms += before.map_or(0, |b| gap(b, sample, interval_ms));
         before = Some(sample);
     }
@@ -127,7 +125,7 @@ mod tests {
     }
 
     fn sum(samples: &[Sample]) -> Tally {
-        tally(SeriesKind::Counter, None, samples, None, 10_000)
+        tally(SeriesKind::Counter, None, samples, false, 10_000)
     }
 
     #[test]
@@ -136,11 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_began_after_its_node_was_heard_counts_from_zero() {
-        let first = Sample { time_ms: 60_000, start_ms: Some(30_000), joules: 2.0 };
-        assert_eq!(increment(SeriesKind::Counter, None, &first, Some(10_000)), 2_000_000);
-        assert_eq!(increment(SeriesKind::Counter, None, &first, Some(50_000)), 0);
-        assert_eq!(increment(SeriesKind::Counter, None, &first, None), 0);
+    fn a_counter_that_is_new_in_the_world_counts_from_zero() {
+        assert_eq!(increment(SeriesKind::Counter, None, &sample(60_000, 2.0), true), 2_000_000);
+        assert_eq!(increment(SeriesKind::Counter, None, &sample(60_000, 2.0), false), 0);
     }
 
     #[test]
@@ -178,7 +174,7 @@ mod tests {
             let (left, right) = samples.split_at(cut);
             let whole = sum(&samples);
             let mut parts = sum(left);
-            parts.add(tally(SeriesKind::Counter, left.last(), right, None, 10_000));
+            parts.add(tally(SeriesKind::Counter, left.last(), right, false, 10_000));
             prop_assert_eq!(parts, whole);
             prop_assert_eq!(whole.microjoules, microjoules(samples[samples.len() - 1].joules) - microjoules(samples[0].joules));
         }

@@ -133,7 +133,7 @@ pub(crate) struct CounterSeries {
     pub(crate) labels: Labels,
     pub(crate) interval_ms: i64,
     pub(crate) rolled_until_ms: i64,
-    pub(crate) heard_since_ms: Option<i64>,
+    pub(crate) from_zero: bool,
 }
 
 impl CounterSeries {
@@ -150,9 +150,8 @@ pub(crate) fn counters(
 ) -> rusqlite::Result<Vec<CounterSeries>> {
     connection
         .prepare_cached(
-            "SELECT s.id, s.kind, s.labels, s.interval_ms, s.rolled_until_ms, n.first_ms
-             FROM series s LEFT JOIN senders n ON n.site = s.site AND n.node = s.node
-             WHERE s.name = ?1 AND s.kind IN (1, 3) AND (?2 IS NULL OR s.site = ?2)",
+            "SELECT id, kind, labels, interval_ms, rolled_until_ms, from_zero FROM series
+             WHERE name = ?1 AND kind IN (1, 3) AND (?2 IS NULL OR site = ?2)",
         )?
         .query_map(params![name, site], |row| {
             Ok(CounterSeries {
@@ -161,7 +160,7 @@ pub(crate) fn counters(
                 labels: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
                 interval_ms: row.get::<_, Option<i64>>(3)?.unwrap_or_else(|| default_interval_ms(name)),
                 rolled_until_ms: row.get::<_, Option<i64>>(4)?.unwrap_or(i64::MIN),
-                heard_since_ms: row.get(5)?,
+                from_zero: row.get(5)?,
             })
         })?
         .collect()
@@ -237,7 +236,7 @@ pub(crate) fn of_series(
             Part::Raw(from, to) => {
                 let (before, window) = samples(connection, series.id, from, to)?;
                 let interval_ms = usual_interval_ms(before.as_ref(), &window).unwrap_or(series.interval_ms);
-                tally(series.kind, before.as_ref(), &window, series.heard_since_ms, interval_ms)
+                tally(series.kind, before.as_ref(), &window, series.from_zero, interval_ms)
             }
         });
     }

@@ -147,7 +147,7 @@ fn stretches(
     let mut previous = before;
     for sample in window {
         if let Some(previous) = previous.as_ref().filter(|p| gap(p, &sample, interval_ms) == 0) {
-            let microjoules = increment(series.kind, Some(previous), &sample, series.heard_since_ms);
+            let microjoules = increment(series.kind, Some(previous), &sample, series.from_zero);
             stretches.push(Stretch { from_ms: previous.time_ms, to_ms: sample.time_ms, microjoules });
         }
         previous = Some(sample);

@@ -34,7 +34,7 @@ fn roll_series(transaction: &Transaction<'_>, series: &CounterSeries, until_ms: 
     let interval_ms = usual_interval_ms(before.as_ref(), &window).unwrap_or(series.interval_ms);
     let mut buckets: BTreeMap<i64, Tally> = BTreeMap::new();
     for sample in window {
-        let one = tally(series.kind, before.as_ref(), &[sample], series.heard_since_ms, interval_ms);
+        let one = tally(series.kind, before.as_ref(), &[sample], series.from_zero, interval_ms);
         buckets.entry(sample.time_ms.div_euclid(FIVE_MINUTES_MS) * FIVE_MINUTES_MS).or_default().add(one);
         before = Some(sample);
     }

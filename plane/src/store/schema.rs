@@ -21,6 +21,7 @@ CREATE TABLE series (
     labels TEXT NOT NULL,
     site TEXT,
     node TEXT,
+    from_zero INTEGER NOT NULL,
     interval_ms INTEGER,
     rolled_until_ms INTEGER
 );
@@ -44,12 +45,16 @@ CREATE TABLE energy_rollups (
     last_ms INTEGER NOT NULL,
     PRIMARY KEY (series_id, step_ms, bucket_ms)
 ) WITHOUT ROWID;
--- Since when a node has been heard: a counter that starts later than that counts from zero.
+-- Since when a node has sent an energy counter, and since when with its present start: tells a series that is new in
+-- the world (it counts from zero) from one that is only new here (its joules may be years old).
 CREATE TABLE senders (
     site TEXT NOT NULL,
     node TEXT NOT NULL,
+    name TEXT NOT NULL,
     first_ms INTEGER NOT NULL,
-    PRIMARY KEY (site, node)
+    start_ms INTEGER,
+    since_ms INTEGER NOT NULL,
+    PRIMARY KEY (site, node, name)
 ) WITHOUT ROWID;
 CREATE TABLE spans (
     trace_id BLOB NOT NULL,

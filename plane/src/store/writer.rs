@@ -9,6 +9,7 @@ use super::{Change, Job, StoreError, maintain, spans};
 use crate::{
     args::Retention,
     clock::now_ms,
+    energy::COUNTERS,
     live::{Live, Observation},
     model::{Batch, Point, Series},
     stats::Stats,
@@ -23,6 +24,31 @@ const GROUP: usize = 50_000;
 struct Known {
     id: i64,
     rolled_until_ms: i64,
+    /// How many labels it is described by; a name that is learned later adds to them.
+    labels: usize,
+}
+
+/// Site, node and metric of an energy counter.
+type SenderKey = (String, String, String);
+
+/// Since when a node has sent a counter.
+#[derive(Clone, Copy)]
+struct Heard {
+    first_ms: i64,
+    /// Start that its points name now.
+    start_ms: Option<i64>,
+    /// Since when they name it.
+    since_ms: i64,
+}
+
+impl Heard {
+    /// Whether a series that shows up with `first` began while its sender was already heard: it says so by its start,
+    /// or its sender's same run has exported this metric before without it.
+    fn is_new_in_the_world(self, first: &Point) -> bool {
+        first.start_ms.is_some_and(|start| {
+            start >= self.first_ms || (Some(start) == self.start_ms && self.since_ms < first.time_ms)
+        })
+    }
 }
 
 pub(super) struct Writer {
@@ -30,7 +56,7 @@ pub(super) struct Writer {
     _lock: File,
     retention: Retention,
     known: HashMap<[u8; 16], Known>,
-    senders: HashMap<(String, String), i64>,
+    senders: HashMap<SenderKey, Heard>,
     live: Arc<Live>,
     stats: Arc<Stats>,
     changes: broadcast::Sender<Change>,
@@ -39,8 +65,8 @@ pub(super) struct Writer {
 /// What a transaction did, to be told once it is committed.
 #[derive(Default)]
 struct Done {
-    series: Vec<([u8; 16], Known)>,
-    senders: Vec<((String, String), i64)>,
+    series: HashMap<[u8; 16], Known>,
+    senders: HashMap<SenderKey, Heard>,
     observations: Vec<Observation>,
     incidents: Vec<Change>,
     points: u64,
@@ -77,13 +103,21 @@ impl Writer {
     fn learn(&mut self) -> rusqlite::Result<()> {
         self.known = self
             .connection
-            .prepare("SELECT hash, id, coalesce(rolled_until_ms, ?1) FROM series")?
-            .query_map([i64::MIN], |row| Ok((row.get(0)?, Known { id: row.get(1)?, rolled_until_ms: row.get(2)? })))?
+            .prepare(
+                "SELECT hash, id, coalesce(rolled_until_ms, ?1), (SELECT count(*) FROM json_each(labels)) FROM series",
+            )?
+            .query_map([i64::MIN], |row| {
+                let labels: i64 = row.get(3)?;
+                Ok((row.get(0)?, Known { id: row.get(1)?, rolled_until_ms: row.get(2)?, labels: labels as usize }))
+            })?
             .collect::<Result<_, _>>()?;
         self.senders = self
             .connection
-            .prepare("SELECT site, node, first_ms FROM senders")?
-            .query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?
+            .prepare("SELECT site, node, name, first_ms, start_ms, since_ms FROM senders")?
+            .query_map([], |row| {
+                let heard = Heard { first_ms: row.get(3)?, start_ms: row.get(4)?, since_ms: row.get(5)? };
+                Ok(((row.get(0)?, row.get(1)?, row.get(2)?), heard))
+            })?
             .collect::<Result<_, _>>()?;
         self.stats.series.set(self.known.len() as u64);
         Ok(())
@@ -156,9 +190,8 @@ impl Writer {
     fn transact<'a>(&mut self, batches: impl Iterator<Item = &'a Batch>) -> rusqlite::Result<Done> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut done = Done::default();
-        let mut fresh = HashMap::new();
         for batch in batches {
-            write_points(&transaction, batch, &self.known, &mut fresh, &self.senders, &mut done)?;
+            write_points(&transaction, batch, &self.known, &self.senders, &mut done)?;
             let written = spans::write(&transaction, &batch.spans)?;
             done.spans += written.spans;
             done.duplicates += written.duplicates;
@@ -168,7 +201,6 @@ impl Writer {
             done.duplicates += batch.logs.len() as u64 - logs;
         }
         transaction.commit()?;
-        done.series = fresh.into_iter().collect();
         Ok(done)
     }
 
@@ -198,30 +230,42 @@ fn write_points(
     transaction: &Transaction<'_>,
     batch: &Batch,
     known: &HashMap<[u8; 16], Known>,
-    fresh: &mut HashMap<[u8; 16], Known>,
-    senders: &HashMap<(String, String), i64>,
+    senders: &HashMap<SenderKey, Heard>,
     done: &mut Done,
 ) -> rusqlite::Result<()> {
+    let mut oldest: Vec<Option<&Point>> = vec![None; batch.series.len()];
+    for point in &batch.points {
+        let oldest = &mut oldest[point.series];
+        if oldest.is_none_or(|o| o.time_ms > point.time_ms) {
+            *oldest = Some(point);
+        }
+    }
     let mut ids = Vec::with_capacity(batch.series.len());
-    for series in &batch.series {
-        let found = match known.get(&series.hash).or_else(|| fresh.get(&series.hash)) {
-            Some(found) => *found,
+    for (series, first) in batch.series.iter().zip(&oldest) {
+        let found = done.series.get(&series.hash).or_else(|| known.get(&series.hash)).copied();
+        let found = match found {
+            Some(found) if found.labels >= series.labels.len() => found,
+            Some(found) => describe(transaction, found, series)?,
             None => {
-                let found = create(transaction, series)?;
-                fresh.insert(series.hash, found);
-                found
+                let heard = sender(series).and_then(|key| done.senders.get(&key).or_else(|| senders.get(&key)));
+                create(
+                    transaction,
+                    series,
+                    heard.zip(*first).is_some_and(|(heard, first)| heard.is_new_in_the_world(first)),
+                )?
             }
         };
+        if known.get(&series.hash).is_none_or(|known| known.labels != found.labels) {
+            done.series.insert(series.hash, found);
+        }
         ids.push(found);
     }
     let mut insert = transaction.prepare_cached(
         "INSERT INTO points (series_id, time_ms, value, start_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
     )?;
     let mut newest: Vec<Option<&Point>> = vec![None; batch.series.len()];
-    let mut oldest = vec![i64::MAX; batch.series.len()];
     for point in &batch.points {
         let series = ids[point.series];
-        oldest[point.series] = oldest[point.series].min(point.time_ms);
         if point.time_ms < series.rolled_until_ms {
             done.late += 1;
             continue;
@@ -237,7 +281,11 @@ fn write_points(
             }
         }
     }
-    note_senders(transaction, batch, &oldest, senders, done)?;
+    for (series, first) in batch.series.iter().zip(oldest) {
+        if let (Some(key), Some(first)) = (sender(series), first) {
+            hear(transaction, key, first, senders, done)?;
+        }
+    }
     for (index, newest) in newest.into_iter().enumerate() {
         if let Some(point) = newest {
             done.observations.push(Observation {
@@ -251,49 +299,74 @@ fn write_points(
     Ok(())
 }
 
-/// Remembers since when each node has been heard.
-fn note_senders(
+/// Who sends a series, if it is an energy counter of a node.
+fn sender(series: &Series) -> Option<SenderKey> {
+    if !COUNTERS.contains(&series.name.as_str()) {
+        return None;
+    }
+    Some((
+        series.labels.get(attribute::SITE)?.clone(),
+        series.labels.get(attribute::NODE)?.clone(),
+        series.name.clone(),
+    ))
+}
+
+/// Remembers since when a node has sent a counter, and since when in its present run.
+fn hear(
     transaction: &Transaction<'_>,
-    batch: &Batch,
-    oldest: &[i64],
-    senders: &HashMap<(String, String), i64>,
+    key: SenderKey,
+    first: &Point,
+    senders: &HashMap<SenderKey, Heard>,
     done: &mut Done,
 ) -> rusqlite::Result<()> {
-    for (series, time_ms) in batch.series.iter().zip(oldest) {
-        let labels = &series.labels;
-        let (Some(site), Some(node)) = (labels.get(attribute::SITE), labels.get(attribute::NODE)) else { continue };
-        let key = (site.clone(), node.clone());
-        let heard =
-            done.senders.iter().find(|(k, _)| *k == key).map(|(_, ms)| *ms).or_else(|| senders.get(&key).copied());
-        if heard.is_some_and(|ms| ms <= *time_ms) {
-            continue;
-        }
-        transaction
-            .prepare_cached(
-                "INSERT INTO senders (site, node, first_ms) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET first_ms = min(first_ms, excluded.first_ms)",
-            )?
-            .execute(params![key.0, key.1, time_ms])?;
-        done.senders.retain(|(k, _)| *k != key);
-        done.senders.push((key, *time_ms));
+    let before = done.senders.get(&key).or_else(|| senders.get(&key)).copied();
+    let mut heard =
+        before.unwrap_or(Heard { first_ms: first.time_ms, start_ms: first.start_ms, since_ms: first.time_ms });
+    heard.first_ms = heard.first_ms.min(first.time_ms);
+    if first.start_ms > heard.start_ms {
+        (heard.start_ms, heard.since_ms) = (first.start_ms, first.time_ms);
+    } else if first.start_ms == heard.start_ms {
+        heard.since_ms = heard.since_ms.min(first.time_ms);
     }
+    let same = |b: Heard| (b.first_ms, b.start_ms, b.since_ms) == (heard.first_ms, heard.start_ms, heard.since_ms);
+    if before.is_some_and(same) {
+        return Ok(());
+    }
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO senders (site, node, name, first_ms, start_ms, since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![key.0, key.1, key.2, heard.first_ms, heard.start_ms, heard.since_ms])?;
+    done.senders.insert(key, heard);
     Ok(())
 }
 
-fn create(transaction: &Transaction<'_>, series: &Series) -> rusqlite::Result<Known> {
-    let labels = serde_json::to_string(&series.labels).expect("a map of text is JSON");
+fn labels_json(series: &Series) -> String {
+    serde_json::to_string(&series.labels).expect("a map of text is JSON")
+}
+
+fn create(transaction: &Transaction<'_>, series: &Series, from_zero: bool) -> rusqlite::Result<Known> {
     transaction
         .prepare_cached(
-            "INSERT INTO series (hash, name, kind, unit, labels, site, node) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO series (hash, name, kind, unit, labels, site, node, from_zero) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             series.hash,
             series.name,
             series.kind.code(),
             series.unit,
-            labels,
+            labels_json(series),
             series.labels.get(attribute::SITE),
             series.labels.get(attribute::NODE),
+            from_zero,
         ])?;
-    Ok(Known { id: transaction.last_insert_rowid(), rolled_until_ms: i64::MIN })
+    Ok(Known { id: transaction.last_insert_rowid(), rolled_until_ms: i64::MIN, labels: series.labels.len() })
+}
+
+/// Takes a fuller description of a series that is already known.
+fn describe(transaction: &Transaction<'_>, known: Known, series: &Series) -> rusqlite::Result<Known> {
+    transaction
+        .prepare_cached("UPDATE series SET labels = ?2 WHERE id = ?1")?
+        .execute(params![known.id, labels_json(series)])?;
+    Ok(Known { labels: series.labels.len(), ..known })
 }

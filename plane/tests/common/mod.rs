@@ -1,6 +1,6 @@
 //! What the integration tests share: a plane on free loopback ports, senders that use the real OTLP clients, and a
 //! client for the API.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 

@@ -16,7 +16,8 @@ function three(value: number): string {
 
 export function watts(value: number | null | undefined): string {
   if (value === null || value === undefined) return EM;
-  return value >= 10_000 ? `${three(value / 1000)} kW` : `${number(value, value < 100 ? 1 : 0)} W`;
+  if (value >= 10_000) return `${three(value / 1000)} kW`;
+  return `${number(value, value < 100 && value % 1 !== 0 ? 1 : 0)} W`;
 }
 
 /** Energy in the unit that shows three digits of it. */
@@ -24,7 +25,8 @@ export function energy(microjoules: number): string {
   const wh = microjoules / 3.6e9;
   if (wh >= 1e6) return `${three(wh / 1e6)} MWh`;
   if (wh >= 1000) return `${three(wh / 1000)} kWh`;
-  if (wh >= 0.01 || microjoules === 0) return `${three(wh)} Wh`;
+  if (microjoules === 0) return '0 Wh';
+  if (wh >= 0.01) return `${three(wh)} Wh`;
   return `${three(microjoules / 1e6)} J`;
 }
 
@@ -42,6 +44,7 @@ export function integer(value: number): string {
 
 export function duration(ms: number | null | undefined): string {
   if (ms === null || ms === undefined) return EM;
+  if (ms === 0) return '0 ms';
   if (ms < 1) return `${number(ms, 2)} ms`;
   if (ms < 1000) return `${number(ms, 0)} ms`;
   if (ms < 60_000) return `${number(ms / 1000, ms < 10_000 ? 2 : 1)} s`;
@@ -60,9 +63,23 @@ export function duration(ms: number | null | undefined): string {
     .join(' ');
 }
 
+/** A duration that still runs, in whole seconds. */
+export function elapsed(ms: number): string {
+  const s = Math.max(0, Math.floor(ms / 1000));
+  return s < 60 ? `${s} s` : duration(s * 1000);
+}
+
+/** A mark on a time axis: no digits that say nothing. */
+export function mark(ms: number): string {
+  if (ms === 0) return '0';
+  if (ms >= 60_000) return duration(ms);
+  const plain = (value: number) => new Intl.NumberFormat(locale(), { maximumFractionDigits: 3 }).format(value);
+  return ms < 1000 ? `${plain(ms)} ms` : `${plain(ms / 1000)} s`;
+}
+
 export function ago(at: string, now: number): string {
   const ms = now - Date.parse(at);
-  return ms < 2000 ? t('now') : t('ago', { t: duration(Math.floor(ms / 1000) * 1000) });
+  return ms < 2000 ? t('now') : t('ago', { t: elapsed(ms) });
 }
 
 /** Date and time to the second; the date only when it is not today. */
