@@ -69,7 +69,6 @@ impl SiteIncidents {
             KeyValue::new(attribute::INCIDENT, true),
             KeyValue::new(attribute::INCIDENT_TITLE, format!("Data center {site} does not renew its lease")),
             KeyValue::new(attribute::PROBLEM_SEVERITY, "fatal"),
-            KeyValue::new(attribute::PROBLEM_KIND, "SiteLost"),
             KeyValue::new(attribute::SITE, site.to_owned()),
         ];
         let root = self.tracer.root(span::SITE_SUSPECTED, attributes);

@@ -134,26 +134,27 @@ pub fn plan(facts: &ServiceFacts) -> Option<Decision> {
             }
         }
     }
-    let preferred = sorted(candidates.iter().take(wanted).cloned());
-    let missing = preferred.iter().find(|candidate| !entry.holders.contains(candidate));
     if entry.holders.len() < wanted {
         let missing = candidates.iter().find(|candidate| !entry.holders.contains(candidate))?;
         let holders = sorted(entry.holders.iter().cloned().chain([missing.clone()]));
         let reason = format!("{} of {wanted} wanted sites hold it; {} can serve", entry.holders.len(), missing.site);
         return decide(Cause::TooFew, holders, Actor::Coordinator, reason, rejected);
     }
+    let rank = |holder: &Holder| spec.sites.iter().position(|site| *site == holder.site).unwrap_or(usize::MAX);
+    let worst = entry.holders.iter().max_by_key(|holder| rank(holder))?;
     if entry.holders.len() > wanted {
-        let leaver = entry.holders.iter().find(|holder| !preferred.contains(holder))?;
-        let holders = sorted(entry.holders.iter().filter(|holder| *holder != leaver).cloned());
-        let reason = format!(
-            "{} sites hold it, {wanted} are wanted; {} is the least preferred",
-            entry.holders.len(),
-            leaver.site
-        );
-        let actor = Actor::Leaver(leaver.site.clone());
-        return decide(Cause::TooMany(leaver.site.clone()), holders, actor, reason, rejected);
+        let holders = sorted(entry.holders.iter().filter(|holder| *holder != worst).cloned());
+        // Nobody leaves before the ones that stay can serve.
+        if !holders.iter().all(|holder| facts.can_serve(&holder.site)) {
+            return None;
+        }
+        let count = entry.holders.len();
+        let reason = format!("{count} sites hold it, {wanted} are wanted; {} is the least preferred", worst.site);
+        let actor = Actor::Leaver(worst.site.clone());
+        return decide(Cause::TooMany(worst.site.clone()), holders, actor, reason, rejected);
     }
-    let returning = missing?;
+    let better = |candidate: &&Holder| !entry.holders.contains(candidate) && rank(candidate) < rank(worst);
+    let returning = candidates.iter().find(better)?;
     let soaked = facts.sites.get(&returning.site).map_or_else(Default::default, |site| site.fresh_for);
     let holders = sorted(entry.holders.iter().cloned().chain([returning.clone()]));
     let reason = format!("{} is preferred and has been healthy for {} s", returning.site, soaked.as_secs());
@@ -331,6 +332,17 @@ mod tests {
         let mut recent = facts([alive("a", 1), alive("b", 3), alive("c", 1)], vec![holder("a", 1), holder("c", 1)]);
         recent.entry_stable_for = Duration::from_secs(4);
         assert!(matches!(plan(&recent).unwrap().verdict, Verdict::Wait(why) if why.contains("holdDown")));
+    }
+
+    #[test]
+    fn a_holder_that_cannot_be_read_for_a_moment_loses_nothing() {
+        let mut unread = facts([alive("a", 1), alive("b", 1), alive("c", 1)], vec![holder("a", 1), holder("b", 1)]);
+        unread.sites.get_mut("b").unwrap().ready = None;
+        assert_eq!(plan(&unread), None);
+        let mut unready =
+            facts([alive("a", 1), alive("b", 3), alive("c", 1)], vec![holder("a", 1), holder("b", 3), holder("c", 1)]);
+        unready.sites.get_mut("b").unwrap().ready = Some(0);
+        assert_eq!(plan(&unready), None, "nobody leaves before the ones that stay can serve");
     }
 
     #[test]

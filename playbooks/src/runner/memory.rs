@@ -95,7 +95,8 @@ impl Memory {
             _ => 0,
         };
         let pause = match retry_after {
-            Some(named) => named.min(Duration::from_secs(60)),
+            // A budget that is exhausted names 0 s: asking again at once would only ask again at once.
+            Some(named) => named.clamp(FIRST_EVICTION_BACKOFF, Duration::from_secs(60)),
             None => backoff(FIRST_EVICTION_BACKOFF, MAX_EVICTION_BACKOFF, times),
         };
         let refused = Eviction::Refused { message, retry_after, times, retry_at: later(now, pause) };
