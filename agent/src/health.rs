@@ -187,7 +187,8 @@ impl Health {
         let shown = &problem.shown;
         let title = format!("{kind} on {}: {}", self.config.node, shown.summary);
         let attributes = vec![
-            KeyValue::new(attribute::INCIDENT, true),
+            // What is only told needs nobody to end it.
+            KeyValue::new(attribute::INCIDENT, problem.condition),
             KeyValue::new(attribute::INCIDENT_TITLE, title),
             KeyValue::new(attribute::PROBLEM_KIND, kind.condition_type()),
             KeyValue::new(attribute::PROBLEM_SEVERITY, shown.severity.as_str()),

@@ -95,8 +95,8 @@ impl Pending {
             match item {
                 News::Report(report) => {
                     let rule = detector.rules().rule(report.rule);
-                    let (rule, clear_after) = (rule.id.clone(), rule.clear_after);
-                    let sighting = Sighting { report: report.id, detection: report.detection, rule, clear_after };
+                    let (rule, clear_after, condition) = (rule.id.clone(), rule.clear_after, rule.condition);
+                    let sighting = Sighting { report: report.id, detection: report.detection, rule, clear_after, condition };
                     self.seen.insert(report.id, sighting);
                 }
                 News::Cancelled { rule } => {

@@ -5,9 +5,11 @@ use std::time::SystemTime;
 use evergreen_api::TraceParent;
 use opentelemetry::{
     Context, KeyValue,
-    trace::{Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer},
+    trace::{
+        Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
+    },
 };
-use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan};
 
 /// Makes the spans of incidents.
 #[derive(Clone, Debug)]
@@ -24,6 +26,11 @@ pub struct IncidentSpan {
 impl IncidentTracer {
     pub(crate) fn new(tracer: SdkTracer) -> Self {
         Self { tracer }
+    }
+
+    /// A tracer whose spans have their ids but go nowhere: for tests and for one-shot commands.
+    pub fn unexported() -> Self {
+        Self::new(SdkTracerProvider::builder().build().tracer("evergreen"))
     }
 
     /// Starts a new trace.
@@ -114,9 +121,6 @@ fn remote(parent: TraceParent) -> Context {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::TracerProvider;
-    use opentelemetry_sdk::trace::SdkTracerProvider;
-
     use super::*;
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Problem {
     pub rule: String,
     /// Quiet time that ends it, milliseconds; `None`: the next boot ends it.
     pub clear_after_ms: Option<u64>,
+    /// Whether it is a condition of the Node; else it is told in NodeHealth, Events and metrics only.
+    pub condition: bool,
     /// When it was last seen, milliseconds since boot.
     pub seen_boot_ms: u64,
     /// Report that was counted last, and how far.
@@ -76,6 +78,8 @@ pub struct Sighting {
     pub rule: String,
     /// Quiet time that ends it.
     pub clear_after: Option<Duration>,
+    /// Whether it becomes a condition of the Node.
+    pub condition: bool,
 }
 
 /// A condition of ours that is on the Node though this agent has no memory of it.
@@ -135,7 +139,14 @@ impl ConditionBook {
             traceparent: Some(adopted.traceparent),
         };
         let clear_after_ms = rule.clear_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let problem = Problem { shown, rule: rule.id.clone(), clear_after_ms, seen_boot_ms: now.boot_ms, counted: None };
+        let problem = Problem {
+            shown,
+            rule: rule.id.clone(),
+            clear_after_ms,
+            condition: true,
+            seen_boot_ms: now.boot_ms,
+            counted: None,
+        };
         self.problems.insert(kind, problem);
         if since.as_millisecond() < booted {
             return Some(self.clear(kind, "the node was started anew".into(), now));
@@ -145,7 +156,7 @@ impl ConditionBook {
 
     /// Enters a sighting.
     pub fn observe(&mut self, sighting: Sighting, now: &Moment) -> Change {
-        let Sighting { report, detection, rule, clear_after } = sighting;
+        let Sighting { report, detection, rule, clear_after, condition } = sighting;
         let kind = detection.kind;
         let clear_after_ms = clear_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self.cleared.remove(&kind);
@@ -164,14 +175,15 @@ impl ConditionBook {
             };
             let counted = Some((report, detection.count));
             let seen_boot_ms = now.boot_ms;
-            self.problems.insert(kind, Problem { shown, rule, clear_after_ms, seen_boot_ms, counted });
+            self.problems.insert(kind, Problem { shown, rule, clear_after_ms, condition, seen_boot_ms, counted });
             return Change::Raised(kind);
         };
         let already = problem.counted.filter(|(id, _)| *id == report).map_or(0, |(_, count)| count);
         let shown = &mut problem.shown;
         shown.count = shown.count.saturating_add(detection.count.saturating_sub(already));
         shown.last_seen = now.rfc3339();
-        let worse = detection.severity > shown.severity;
+        let worse = detection.severity > shown.severity || (condition && !problem.condition);
+        problem.condition |= condition;
         let renamed = already > 0 && (shown.crash_type != detection.crash_type || shown.summary != detection.summary);
         if worse || renamed {
             shown.severity = shown.severity.max(detection.severity);
@@ -240,6 +252,11 @@ impl ConditionBook {
         self.problems.values().map(|problem| &problem.shown)
     }
 
+    /// Raised problems that are no conditions of the Node.
+    pub fn only_told(&self) -> Vec<ProblemKind> {
+        self.problems.iter().filter(|(_, problem)| !problem.condition).map(|(kind, _)| *kind).collect()
+    }
+
     /// One raised problem.
     pub fn get(&self, kind: ProblemKind) -> Option<&Problem> {
         self.problems.get(&kind)
@@ -289,6 +306,7 @@ mod tests {
             },
             rule: "r".into(),
             clear_after: clear_after.map(Duration::from_secs),
+            condition: true,
         }
     }
 

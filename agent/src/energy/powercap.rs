@@ -73,8 +73,8 @@ impl Powercap {
             .map_err(|error| io::Error::new(error.kind(), "no powercap zones here (a virtual machine, or not mounted into the container)"))?;
         let mut names: Vec<String> =
             entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.contains(':')).collect();
-        // `intel-rapl` before `intel-rapl-mmio`, which shows the same package again.
-        names.sort();
+        // The memory-mapped interface shows the same packages again, so it comes last.
+        names.sort_by_key(|name| (name.contains("mmio"), name.clone()));
         let (mut zones, mut psys, mut known) = (Vec::new(), Vec::new(), HashSet::new());
         let mut refused = None;
         for entry in names {

@@ -238,7 +238,8 @@ mod tests {
     async fn serve(shared: Shared) -> Uri {
         async fn grants(State(shared): State<Shared>) -> Json<GrantList> {
             let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
-            let grants = shared.lock().0.iter().map(|group| Grant {
+            let groups = shared.lock().0.clone();
+            let grants = groups.iter().map(|group| Grant {
                 group: (*group).into(),
                 site: "dc-a".into(),
                 epoch: 1,

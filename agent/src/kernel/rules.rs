@@ -60,6 +60,7 @@ struct RawRule {
     refine: Vec<RawRefine>,
     threshold: Option<RawThreshold>,
     clear_after: Option<Spanned<String>>,
+    condition: Option<bool>,
     summary: Spanned<String>,
 }
 
@@ -106,6 +107,8 @@ pub struct Rule {
     pub threshold: Option<Threshold>,
     /// Quiet time that ends the condition; `None`: it ends with the next boot.
     pub clear_after: Option<Duration>,
+    /// Whether it becomes a condition of the Node, which playbooks act on; else it is only told.
+    pub condition: bool,
     summary: String,
     patterns: Vec<Pattern>,
     unless: Vec<Pattern>,
@@ -254,7 +257,7 @@ impl RuleSet {
         self.cancel.matches(text).iter().map(|pattern| usize::from(self.cancels[pattern])).collect()
     }
 
-    /// Quiet time of a problem kind: that of its slowest rule, or `None` when one of them waits for the next boot.
+    /// One rule.
     pub fn rule(&self, index: usize) -> &Rule {
         &self.rules[index]
     }
@@ -371,6 +374,7 @@ impl RawRule {
             rank: self.rank.unwrap_or(50),
             threshold,
             clear_after,
+            condition: self.condition.unwrap_or(true),
             summary: self.summary.value,
             patterns: patterns(self.matches),
             unless: patterns(self.unless),

@@ -17,6 +17,8 @@ use crate::conditions::{Cleared, ConditionBook};
 
 /// Name under which the agent writes.
 pub const CONTROLLER: &str = "evergreen.dev/agent";
+/// Events are kept for an hour by default.
+const YOUNG_SECONDS: i64 = 3_000;
 /// The API server refuses longer notes of Events.
 const MAX_NOTE: usize = 1000;
 
@@ -29,6 +31,8 @@ pub struct Desired {
     pub verdict: String,
     /// Raised problems.
     pub problems: Vec<NodeProblem>,
+    /// Raised problems that are no conditions of the Node.
+    pub only_told: Vec<ProblemKind>,
     /// Problems that ended.
     pub cleared: BTreeMap<ProblemKind, Cleared>,
     /// Kinds whose condition is taken off the node.
@@ -48,6 +52,7 @@ impl Desired {
             boot_id: book.boot_id().to_owned(),
             verdict: book.verdict().to_owned(),
             problems: book.problems().cloned().collect(),
+            only_told: book.only_told(),
             cleared: book.cleared().clone(),
             retired: book.retired().to_vec(),
             ..Self::default()
@@ -57,6 +62,11 @@ impl Desired {
     /// Whether it says anything about a kind.
     pub fn knows(&self, kind: ProblemKind) -> bool {
         self.problem(kind).is_some() || self.cleared.contains_key(&kind) || self.retired.contains(&kind)
+    }
+
+    /// Whether a problem of a kind is raised.
+    pub(super) fn is_raised(&self, kind: ProblemKind) -> bool {
+        self.problem(kind).is_some()
     }
 
     fn problem(&self, kind: ProblemKind) -> Option<&NodeProblem> {
@@ -70,7 +80,8 @@ impl Desired {
 
     /// Conditions of the Node, by kind.
     pub(super) fn conditions(&self) -> BTreeMap<ProblemKind, Value> {
-        let raised = self.problems.iter().map(|problem| {
+        let conditions = self.problems.iter().filter(|problem| !self.only_told.contains(&problem.kind));
+        let raised = conditions.map(|problem| {
             let message = message(problem);
             let reason = format!("{}Detected", problem.kind);
             let condition = condition(problem.kind, true, &reason, &message, &problem.first_seen, &problem.last_seen);
@@ -149,6 +160,12 @@ fn message(problem: &NodeProblem) -> String {
     let seen = if problem.count > 1 { format!(", seen {} times", problem.count) } else { String::new() };
     let evidence = problem.evidence.first().map(|line| format!("; evidence: {line}")).unwrap_or_default();
     format!("{}: {}{crash}{seen}{evidence}", problem.severity, problem.summary)
+}
+
+/// Whether a problem began so lately that its Event is still kept by the cluster, if it was written.
+pub(super) fn is_young(problem: &NodeProblem) -> bool {
+    let began = problem.first_seen.parse::<Timestamp>().unwrap_or(Timestamp::UNIX_EPOCH);
+    Timestamp::now().as_second() - began.as_second() < YOUNG_SECONDS
 }
 
 /// Kubernetes keeps whole seconds in conditions.

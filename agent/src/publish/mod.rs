@@ -81,6 +81,8 @@ pub struct Publisher {
     conditions: Option<BTreeMap<ProblemKind, Value>>,
     health: Option<NodeHealthStatus>,
     health_kind_missing: bool,
+    /// Problems whose beginning was told in an Event, and when they began.
+    announced: BTreeMap<ProblemKind, String>,
     events: VecDeque<Event>,
     dropped_events: u64,
     last_node_write: Option<Instant>,
@@ -106,6 +108,7 @@ impl Publisher {
             conditions: None,
             health: None,
             health_kind_missing: false,
+            announced: BTreeMap::new(),
             events: VecDeque::new(),
             dropped_events: 0,
             last_node_write: None,
@@ -168,6 +171,7 @@ impl Publisher {
             let found = self.read_node(desired).await?;
             self.conditions = Some(found);
         }
+        self.announce(desired);
         self.write_conditions(desired).await?;
         self.write_health(desired).await?;
         self.write_events().await
@@ -202,7 +206,11 @@ impl Publisher {
         let wanted = desired.conditions();
         let changed: Vec<(ProblemKind, Value)> = wanted
             .iter()
-            .filter(|(kind, condition)| !written.get(kind).is_some_and(|before| body::says_the_same(before, condition)))
+            .filter(|(kind, condition)| match written.get(kind) {
+                Some(before) => !body::says_the_same(before, condition),
+                // The end of what the Node never had is no news for the Node.
+                None => condition["status"] == "True",
+            })
             .map(|(kind, condition)| (*kind, condition.clone()))
             .collect();
         let removed: Vec<ProblemKind> = desired.retired.iter().copied().filter(|kind| written.contains_key(kind)).collect();
@@ -230,7 +238,6 @@ impl Publisher {
         }
         for (kind, raised) in flips {
             self.trace_write(desired, kind, raised, begun);
-            self.queue_event(desired, kind, raised);
         }
         if let Some(written) = &mut self.conditions {
             written.extend(changed);
@@ -248,6 +255,22 @@ impl Publisher {
             KeyValue::new("evergreen.condition.status", if raised { "True" } else { "False" }),
         ];
         self.incidents.child_since(parent, span::CONDITION_WRITE, attributes, begun).end();
+    }
+
+    /// Tells beginnings and ends that were not told yet.
+    fn announce(&mut self, desired: &Desired) {
+        let ended: Vec<ProblemKind> = self.announced.keys().copied().filter(|kind| !desired.is_raised(*kind)).collect();
+        for kind in ended {
+            self.announced.remove(&kind);
+            self.queue_event(desired, kind, false);
+        }
+        for problem in &desired.problems {
+            let began = self.announced.insert(problem.kind, problem.first_seen.clone());
+            // After a restart old problems are known, not new; the Event's name keeps young ones from doubling.
+            if began.as_ref() != Some(&problem.first_seen) && body::is_young(problem) {
+                self.queue_event(desired, problem.kind, true);
+            }
+        }
     }
 
     fn queue_event(&mut self, desired: &Desired, kind: ProblemKind, raised: bool) {
