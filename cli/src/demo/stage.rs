@@ -233,6 +233,9 @@ impl Stage {
     /// Ends the clients, every program and every simulation.
     pub async fn clear(&self) {
         self.balancer.stop().await;
+        // The plane last, so that nobody's last words are lost.
+        let programs = self.sites.iter().flat_map(|site| site.agents.iter().chain([&site.controller]));
+        futures::future::join_all(programs.map(|recipe| self.supervisor.stop(&recipe.name))).await;
         self.supervisor.stop_all().await;
         for site in &self.sites {
             site.world.end().await;
@@ -254,7 +257,7 @@ impl Site {
     /// The whole data center vanishes: no answer from its API server and entry, its hosts stand still, its programs are
     /// killed without a word.
     pub async fn lose(&self, supervisor: &Supervisor) {
-        self.world.lose();
+        self.world.lose().await;
         let names = self.agents.iter().chain([&self.controller]).map(|recipe| recipe.name.as_str());
         futures::future::join_all(names.map(|name| supervisor.kill(name))).await;
     }

@@ -46,37 +46,52 @@ async fn act(stage: &Stage, result: &mut StoryResult) -> Result<(), Text> {
     let (loss, loss_at, loss_wall) = (Instant::now(), timeline.elapsed(), Timestamp::now());
     lost.lose(&stage.supervisor).await;
 
-    let taker = until(timeline, messages::waiting_takeover(lost.name()), TAKEOVER_LIMIT, || async {
-        let now = holders(witness).await?;
-        let taker = now.iter().find(|site| !before.contains(site))?.clone();
-        (!now.contains(&lost.name().to_owned())).then_some(taker)
-    })
-    .await;
-    let moved = loss.elapsed();
-    let suspicion = suspicion(stage, lost, loss_wall).await;
-    if let Ok((trace_id, after)) = &suspicion {
+    let (moved, answered, suspected) = tokio::join!(
+        takeover(stage, lost, &before, loss),
+        first_answer(stage, &before, loss_at),
+        suspicion(stage, lost, loss_wall),
+    );
+    result.healed = answered.as_ref().ok().copied();
+    if let Ok((trace_id, after)) = &suspected {
         result.trace_id = Some(trace_id.clone());
         result.detected = Some(*after);
-        timeline.say(CHAPTER, Mark::Step, messages::site_suspected(lost.name(), *after));
     }
-    let taker = taker?;
-    timeline.say(CHAPTER, Mark::Step, messages::site_took_over(&taker, lost.name(), moved));
-
-    let answered = until(timeline, messages::waiting_rotation(&taker), TAKEOVER_LIMIT, || async {
-        stage.traffic.first_answer(&taker, loss_at)
-    })
-    .await?;
-    let reached = answered.saturating_sub(loss_at);
-    result.healed = Some(reached);
-    timeline.say(CHAPTER, Mark::Good, messages::clients_reach(&taker, reached));
+    moved?;
+    answered?;
     tokio::time::sleep(CALM).await;
     let outage = stage.traffic.between(loss_at, timeline.elapsed());
     let said =
         if outage.errors == 0 { messages::no_outage() } else { messages::outage(outage.error_window(), outage.errors) };
     timeline.say(CHAPTER, Mark::Note, said);
-    suspicion?;
+    suspected?;
 
     come_back(stage, lost, &before).await
+}
+
+/// Waits until the assignment map names another site in place of the lost one.
+async fn takeover(stage: &Stage, lost: &Site, before: &[String], loss: Instant) -> Result<(), Text> {
+    let taker = until(&stage.timeline, messages::waiting_takeover(lost.name()), TAKEOVER_LIMIT, || async {
+        let now = holders(&stage.sites[0]).await?;
+        let taker = now.iter().find(|site| !before.contains(site))?.clone();
+        (!now.contains(&lost.name().to_owned())).then_some(taker)
+    })
+    .await?;
+    stage.timeline.say(CHAPTER, Mark::Step, messages::site_took_over(&taker, lost.name(), loss.elapsed()));
+    Ok(())
+}
+
+/// Waits until a site that did not serve before answers clients; returns how long after the loss it did.
+async fn first_answer(stage: &Stage, before: &[String], loss_at: Duration) -> Result<Duration, Text> {
+    let others: Vec<&str> =
+        stage.sites.iter().map(Site::name).filter(|name| !before.iter().any(|site| site == name)).collect();
+    let waiting = messages::waiting_rotation(&others.join(", "));
+    let (site, answered) = until(&stage.timeline, waiting, TAKEOVER_LIMIT, || async {
+        others.iter().find_map(|site| Some((*site, stage.traffic.first_answer(site, loss_at)?)))
+    })
+    .await?;
+    let after = answered.saturating_sub(loss_at);
+    stage.timeline.say(CHAPTER, Mark::Good, messages::clients_reach(site, after));
+    Ok(after)
 }
 
 /// Brings the lost site back and waits until it holds its share again and clients use it.
@@ -115,15 +130,18 @@ async fn holders(site: &Site) -> Option<Vec<String>> {
 
 /// The incident of the loss, from the plane: its trace, and how long after the loss its first span began.
 async fn suspicion(stage: &Stage, lost: &Site, since: Timestamp) -> Result<(String, Duration), Text> {
-    until(&stage.timeline, messages::waiting_suspected(lost.name()), SUSPICION_LIMIT, || async {
-        let incidents = stage.plane.incidents().await.ok()?;
-        incidents
-            .into_iter()
-            .filter(|incident| incident.kind == span::SITE_SUSPECTED)
-            .filter_map(|incident| Some((incident.trace_id, incident.detected_at?.parse::<Timestamp>().ok()?)))
-            .filter(|(_, at)| *at >= since)
-            .min_by_key(|(_, at)| *at)
-            .and_then(|(trace_id, at)| Some((trace_id, Duration::try_from(at.duration_since(since)).ok()?)))
-    })
-    .await
+    let (trace_id, after) =
+        until(&stage.timeline, messages::waiting_suspected(lost.name()), SUSPICION_LIMIT, || async {
+            let incidents = stage.plane.incidents().await.ok()?;
+            incidents
+                .into_iter()
+                .filter(|incident| incident.kind == span::SITE_SUSPECTED)
+                .filter_map(|incident| Some((incident.trace_id, incident.detected_at?.parse::<Timestamp>().ok()?)))
+                .filter(|(_, at)| *at >= since)
+                .min_by_key(|(_, at)| *at)
+                .and_then(|(trace_id, at)| Some((trace_id, Duration::try_from(at.duration_since(since)).ok()?)))
+        })
+        .await?;
+    stage.timeline.say(CHAPTER, Mark::Step, messages::site_suspected(lost.name(), after));
+    Ok((trace_id, after))
 }
