@@ -136,18 +136,18 @@ impl TwinBuilder {
             api,
             timing: self.timing,
             nodes: Mutex::new(nodes),
+            restarted: Mutex::default(),
             load: LoadBook::default(),
             nudge: tokio::sync::Notify::new(),
+            site_down: watch::Sender::new(false),
         };
-        Twin { inner: Arc::new(Inner { world: Arc::new(world), site_down: watch::Sender::new(false) }) }
+        Twin { inner: Arc::new(Inner { world: Arc::new(world) }) }
     }
 }
 
 #[derive(Debug)]
 struct Inner {
     world: Arc<World>,
-    /// Gateways of a lost site refuse connections.
-    site_down: watch::Sender<bool>,
 }
 
 /// A simulated data center. Clones share everything.
@@ -210,21 +210,22 @@ impl Twin {
         self.api().faults().clone()
     }
 
-    /// Loses the whole data center: its API server for everyone, its gateways, and time stands still for its pods.
+    /// Loses the whole data center, as a power cut does: its API server for everyone, its gateways, its hosts (whose
+    /// counters stand still) and all that its pods do.
     pub fn lose_site(&self, loss: Loss) {
         self.faults().lose(loss);
-        self.inner.site_down.send_replace(true);
+        self.inner.world.site_down.send_replace(true);
     }
 
     /// Brings a lost data center back as it was. Other faults stay.
     pub fn return_site(&self) {
         self.faults().heal("");
-        self.inner.site_down.send_replace(false);
+        self.inner.world.site_down.send_replace(false);
     }
 
     /// Tells whether the site is lost, to its gateways.
     pub(crate) fn site_down(&self) -> watch::Receiver<bool> {
-        self.inner.site_down.subscribe()
+        self.inner.world.site_down.subscribe()
     }
 
     /// Stops a node at once, as a power cut does. Says whether there is such a node.
@@ -246,6 +247,9 @@ impl Twin {
     fn set_node_up(&self, name: &str, up: bool) -> bool {
         let known = match self.inner.world.nodes.lock().get_mut(name) {
             Some(node) => {
+                if up && !node.up {
+                    self.inner.world.restarted.lock().push(name.to_owned());
+                }
                 node.up = up;
                 true
             }

@@ -170,6 +170,46 @@ async fn a_watcher_survives_410_and_lost_connections() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watcher_that_streams_its_first_list_gets_it_and_what_follows() {
+    let api: Api<ConfigMap> = Api::default_namespaced(twin().client("test"));
+    api.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
+    let stream = watcher(api.clone(), watcher::Config::default().streaming_lists()).applied_objects();
+    let mut stream = std::pin::pin!(stream);
+    assert_eq!(stream.try_next().await.unwrap().unwrap().name_any(), "a");
+    api.create(&PostParams::default(), &config_map("b", "1")).await.unwrap();
+    assert_eq!(stream.try_next().await.unwrap().unwrap().name_any(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_reconciles_each_object_and_its_children() {
+    use kube::runtime::Controller;
+    use kube::runtime::controller::Action;
+    let client = twin().client("controller");
+    let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    api.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
+    let reconcile = |object: std::sync::Arc<ConfigMap>, api: std::sync::Arc<Api<ConfigMap>>| async move {
+        let seen = json!({"metadata": {"annotations": {"seen": "yes"}}});
+        api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(seen)).await?;
+        Ok::<Action, kube::Error>(Action::await_change())
+    };
+    let policy = |_: std::sync::Arc<ConfigMap>, _: &kube::Error, _: std::sync::Arc<Api<ConfigMap>>| {
+        Action::requeue(Duration::from_secs(1))
+    };
+    let runs = Controller::new(api.clone(), watcher::Config::default()).run(
+        reconcile,
+        policy,
+        std::sync::Arc::new(api.clone()),
+    );
+    let mut runs = std::pin::pin!(runs);
+    runs.next().await.unwrap().unwrap();
+    assert_eq!(api.get("a").await.unwrap().annotations()["seen"], "yes");
+    api.create(&PostParams::default(), &config_map("b", "1")).await.unwrap();
+    while api.get("b").await.unwrap().annotations().is_empty() {
+        runs.next().await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn pages_of_a_list_are_of_one_moment() {
     let api: Api<ConfigMap> = Api::default_namespaced(twin().client("test"));
     for i in 0..5 {

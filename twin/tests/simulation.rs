@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use evergreen_twin::{HostSpec, NodeSpec, SimulatedHost, Timing, Twin};
+use evergreen_twin::{HostSpec, Loss, NodeSpec, SimulatedHost, Timing, Twin};
 
 fn site(nodes: usize) -> (Twin, Client, tokio_util::sync::DropGuard) {
     let mut builder = Twin::builder("dc-a").timing(Timing::short());
@@ -263,6 +263,54 @@ async fn a_namespace_takes_all_that_is_in_it_along() {
         .unwrap();
     await_condition(namespaces.clone(), "shop", conditions::is_deleted("")).await.ok();
     eventually("the namespace is gone", async || namespaces.get_opt("shop").await.unwrap().is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_site_stands_still_and_comes_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = SimulatedHost::create(dir.path(), HostSpec::server("n1")).unwrap();
+    let twin = Twin::builder("dc-a").timing(Timing::short()).node(NodeSpec::new("n1").host(host.clone())).build();
+    let cancel = CancellationToken::new();
+    twin.start(cancel.clone());
+    let _guard = cancel.drop_guard();
+    let client = twin.client("test");
+    Api::<Deployment>::default_namespaced(client.clone())
+        .create(&PostParams::default(), &deployment(2, "a:1"))
+        .await
+        .unwrap();
+    up(&client, 2).await;
+    twin.lose_site(Loss::Reset);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (version, energy) = (twin.api().store().version(), host.wall_microjoules());
+    assert!(Api::<Node>::all(client.clone()).get("n1").await.is_err());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!((twin.api().store().version(), host.wall_microjoules()), (version, energy), "a dark site does nothing");
+    twin.return_site();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let node = Api::<Node>::all(client.clone()).get("n1").await.unwrap();
+    assert!(node.status.unwrap().conditions.unwrap().iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+    assert_eq!(pods(&client).await.iter().filter(|p| is_ready(p)).count(), 2);
+    let after = host.wall_microjoules() - energy;
+    assert!(after < 500_000_000, "two seconds of a server, not two minutes: {after} uJ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_restarts_within_its_grace_keeps_its_pods_moving() {
+    let (twin, client, _guard) = site(1);
+    Api::<Deployment>::default_namespaced(client.clone())
+        .create(&PostParams::default(), &deployment(2, "a:1"))
+        .await
+        .unwrap();
+    up(&client, 2).await;
+    let victim = pods(&client).await[0].name_any();
+    let api: Api<Pod> = Api::default_namespaced(client.clone());
+    twin.stop_node("n1");
+    api.delete(&victim, &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(api.get(&victim).await.unwrap().metadata.deletion_timestamp.is_some(), "nobody is there to stop it");
+    twin.start_node("n1").unwrap();
+    eventually("the deleted pod is gone", async || api.get_opt(&victim).await.unwrap().is_none()).await;
+    up(&client, 2).await;
 }
 
 #[tokio::test(start_paused = true)]

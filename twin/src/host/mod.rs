@@ -102,6 +102,8 @@ struct State {
     background_cores: f64,
     utilisation: f64,
     root_read_only: bool,
+    /// Uptime at the last writing of the files that nobody reads more than once a second.
+    slow_written: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -133,6 +135,7 @@ impl SimulatedHost {
             background_cores: spec.background_cores,
             utilisation: 0.0,
             root_read_only: false,
+            slow_written: None,
         };
         let host = SimulatedHost(Arc::new(Inner { spec, root: dir.to_owned(), state: Mutex::new(state) }));
         {
@@ -216,6 +219,11 @@ impl SimulatedHost {
         cgroup::advance(&mut state, &pods, passed)
     }
 
+    /// Lets time pass in which the host was off: nothing counts.
+    pub fn skip_to(&self, now: Instant) {
+        self.0.state.lock().last = Some(now);
+    }
+
     /// Appends a record to the kernel log, as `dev/kmsg` would show it. `priority` is the syslog level 0 to 7.
     ///
     /// # Errors
@@ -249,6 +257,7 @@ impl SimulatedHost {
         state.zones = power::Zones::default();
         state.root_read_only = false;
         state.last = None;
+        state.slow_written = None;
         let id = boot_id(&mut state.random);
         state.boot_id = id;
         state.files.remove_dir("sys/fs/cgroup")?;
@@ -263,7 +272,12 @@ impl SimulatedHost {
     }
 
     fn write_moving(&self, state: &mut State, pods: &[PodUsage]) -> io::Result<()> {
-        procfs::moving(&self.0.spec, state, pods)?;
+        procfs::fast(&self.0.spec, state, pods)?;
+        let uptime = state.counters.uptime;
+        if state.slow_written.is_none_or(|at| uptime - at >= 1.0) {
+            state.slow_written = Some(uptime);
+            procfs::slow(&self.0.spec, state, pods)?;
+        }
         power::moving(&self.0.spec, state)
     }
 }

@@ -61,7 +61,13 @@ pub(super) fn mounts(state: &mut State) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn moving(spec: &HostSpec, state: &mut State, pods: &[PodUsage]) -> io::Result<()> {
+/// Processes there are: the system's, and two a pod.
+fn processes(pods: &[PodUsage]) -> usize {
+    SYSTEM_PROCESSES + pods.len() * 2
+}
+
+/// The files with the counters that rates are made of.
+pub(super) fn fast(spec: &HostSpec, state: &mut State, pods: &[PodUsage]) -> io::Result<()> {
     let threads = f64::from(spec.threads);
     let c = &state.counters;
     // Of busy time 70 % user, 25 % system, 5 % soft interrupts; the same on every thread.
@@ -81,7 +87,7 @@ pub(super) fn moving(spec: &HostSpec, state: &mut State, pods: &[PodUsage]) -> i
     for cpu in 0..spec.threads {
         stat.push_str(&line(&format!("cpu{cpu}"), c.busy_seconds / threads, c.uptime));
     }
-    let processes = SYSTEM_PROCESSES + pods.len() * 2;
+    let processes = processes(pods);
     let running = (state.utilisation * threads).ceil() as u64;
     let _ = write!(
         stat,
@@ -94,10 +100,18 @@ pub(super) fn moving(spec: &HostSpec, state: &mut State, pods: &[PodUsage]) -> i
     state
         .files
         .write("proc/uptime", &format!("{:.2} {:.2}\n", c.uptime, (c.uptime * threads - c.busy_seconds).max(0.0)))?;
+    Ok(())
+}
+
+/// All other files that move.
+pub(super) fn slow(spec: &HostSpec, state: &mut State, pods: &[PodUsage]) -> io::Result<()> {
+    let c = &state.counters;
+    let processes = processes(pods);
+    let running = ((state.utilisation * f64::from(spec.threads)).ceil() as u64).max(1);
     let [one, five, fifteen] = c.load_average;
     state.files.write(
         "proc/loadavg",
-        &format!("{one:.2} {five:.2} {fifteen:.2} {}/{} {}\n", running.max(1), processes * 3, 4000 + processes),
+        &format!("{one:.2} {five:.2} {fifteen:.2} {}/{} {}\n", running, processes * 3, 4000 + processes),
     )?;
 
     let used = (spec.memory_bytes / 16 + pods.iter().map(|p| p.memory_bytes).sum::<u64>()).min(spec.memory_bytes);

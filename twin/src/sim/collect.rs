@@ -10,7 +10,32 @@ use crate::apiserver::store::Filter;
 use crate::apiserver::write::{DeleteOptions, WriteContext};
 use crate::objects::meta;
 
+/// Events that nobody has touched for this long are forgotten, in seconds; the API server's default.
+const EVENT_LIFE: i64 = 3600;
+
 impl Simulation {
+    pub(crate) fn expire_events(&self) {
+        let resource = self.api().builtin("", "events");
+        let now = self.api().clock().now().as_second();
+        for event in self.api().read_all("", "events", None) {
+            let times = [
+                &event["lastTimestamp"],
+                &event["series"]["lastObservedTime"],
+                &event["metadata"]["creationTimestamp"],
+            ];
+            let last = times.into_iter().filter_map(|t| meta::parse_time(t.as_str()?)).max();
+            if last.is_none_or(|last| now - last.as_second() > EVENT_LIFE) {
+                // Refused means gone already.
+                let _ = self.api().delete(
+                    &resource,
+                    meta::namespace(&event),
+                    meta::name(&event),
+                    &DeleteOptions::default(),
+                );
+            }
+        }
+    }
+
     pub(crate) fn collect(&mut self) {
         let suspects = std::mem::take(&mut self.cache.suspects);
         for uid in suspects {

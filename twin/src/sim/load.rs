@@ -58,7 +58,12 @@ impl Simulation {
             .filter(|(_, n)| n.up)
             .filter_map(|(name, n)| Some((name.clone(), n.host.clone()?)))
             .collect();
+        let site_down = *self.world.site_down.borrow();
         for (name, host) in hosts {
+            if site_down {
+                host.skip_to(now);
+                continue;
+            }
             let threads = f64::from(host.threads());
             let system = host.background_cores().min(threads);
             // Pods never get more than the node has left.

@@ -96,9 +96,13 @@ pub(crate) struct World {
     pub(crate) api: ApiServer,
     pub(crate) timing: Timing,
     pub(crate) nodes: Mutex<BTreeMap<String, SimulatedNode>>,
+    /// Nodes that have come up again and whose pods the kubelet has to look at anew.
+    pub(crate) restarted: Mutex<Vec<String>>,
     pub(crate) load: LoadBook,
     /// Wakes the simulation after a change that is not in the store.
     pub(crate) nudge: tokio::sync::Notify,
+    /// The whole site is lost: hosts stand still, gateways refuse connections.
+    pub(crate) site_down: tokio::sync::watch::Sender<bool>,
 }
 
 impl World {
@@ -184,12 +188,15 @@ impl Simulation {
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     _ = faults.changed() => {}
+                    // A lost API server stops no host.
+                    () = tokio::time::sleep(world.timing.host_tick) => self.tick_hosts(Instant::now()),
                 }
                 // Time in which nobody could renew a lease is no proof against a node.
                 self.leases.forget();
                 continue;
             }
             changed.borrow_and_update();
+            self.welcome_restarted();
             self.follow();
             if self.turn() {
                 tokio::task::yield_now().await;

@@ -17,6 +17,8 @@ use crate::twin::NodeSpec;
 
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const LEASES: &str = "kube-node-lease";
+/// Between looks for Events that are too old.
+const EVENT_SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// When each node's lease was last seen to change.
 #[derive(Debug, Default)]
@@ -75,9 +77,25 @@ pub(crate) fn register(api: &ApiServer, spec: &NodeSpec, index: usize) {
 }
 
 impl Simulation {
+    /// Kubelets of restarted nodes know nothing of their pods any more.
+    pub(crate) fn welcome_restarted(&mut self) {
+        let names = std::mem::take(&mut *self.world.restarted.lock());
+        for name in names {
+            self.look_again_at_pods_of(&name);
+        }
+    }
+
+    fn look_again_at_pods_of(&mut self, node: &str) {
+        let pods: Vec<PodFacts> = self.cache.on_node(node).cloned().collect();
+        for pod in pods {
+            self.cache.stages.remove(&pod.uid);
+            self.mark(Work::Pod(pod.key));
+        }
+    }
+
     pub(crate) fn start_timers(&mut self) {
         let now = Instant::now();
-        for timer in [Timer::Leases, Timer::Nodes, Timer::Hosts] {
+        for timer in [Timer::Leases, Timer::Nodes, Timer::Hosts, Timer::Events] {
             self.timers.set(now, timer);
         }
     }
@@ -96,6 +114,10 @@ impl Simulation {
             Timer::Hosts => {
                 self.tick_hosts(now);
                 self.timers.set(now + self.world.timing.host_tick, Timer::Hosts);
+            }
+            Timer::Events => {
+                self.expire_events();
+                self.timers.set(now + EVENT_SWEEP, Timer::Events);
             }
             Timer::Pod(key) => self.pod_timer(&key),
         }
@@ -145,11 +167,7 @@ impl Simulation {
             }
         });
         // Pods that the life cycle controller had called unready are as ready as their containers again.
-        let pods: Vec<PodFacts> = self.cache.on_node(name).cloned().collect();
-        for pod in pods {
-            self.cache.stages.remove(&pod.uid);
-            self.mark(Work::Pod(pod.key));
-        }
+        self.look_again_at_pods_of(name);
     }
 
     fn look_at_nodes(&mut self, now: Instant) {

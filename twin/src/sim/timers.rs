@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Nodes,
     /// Hosts count on.
     Hosts,
+    /// Old Events are forgotten.
+    Events,
     /// A pod's next step.
     Pod(Arc<str>),
 }
