@@ -1,8 +1,6 @@
-//! HTTP: paths, verbs, content types, faults. Everything else is decided in the modules beside.
+//! HTTP: paths, verbs, identities, faults. What a request does to its resource is in [`super::call`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,27 +8,17 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use serde_json::{Value, json};
 
+use super::call::{Call, read_json};
 use super::error::ApiError;
-use super::registry::Resource;
-use super::server::{ApiServer, ListOptions, to_bytes};
-use super::store::{Entry, Filter};
+use super::server::{ApiServer, to_bytes};
+use super::shape::Shape;
 use super::subresources;
-use super::table::Shape;
-use super::watch::{WatchOptions, error_line};
-use super::write::{DeleteOptions, WriteContext};
+use super::watch::error_line;
 use crate::faults::LinkReset;
-use crate::objects::apply::{Writer, apply};
-use crate::objects::meta;
-use crate::objects::patch::{PatchError, json_patch, merge_patch};
-use crate::objects::selectors::{FieldSelector, LabelSelector};
-use crate::objects::strategic::strategic_merge;
 
 /// Largest request body, as etcd's default limit makes it in practice.
 const MAX_BODY: usize = 3 * 1024 * 1024;
-/// Watches without a time-out end after this.
-const DEFAULT_WATCH: Duration = Duration::from_secs(1800);
 
 /// Marks an answer that must not reach the client: the transport closes the connection instead.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +63,7 @@ fn hangup() -> Response {
     response
 }
 
-fn json_response(status: u16, body: Bytes) -> Response {
+pub(super) fn json_response(status: u16, body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
@@ -92,13 +80,13 @@ fn error_response(error: &ApiError) -> Response {
 
 /// A path of the resource API, taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Target {
-    group: String,
-    version: String,
-    namespace: String,
-    plural: String,
-    name: String,
-    subresource: String,
+pub(super) struct Target {
+    pub(super) group: String,
+    pub(super) version: String,
+    pub(super) namespace: String,
+    pub(super) plural: String,
+    pub(super) name: String,
+    pub(super) subresource: String,
 }
 
 fn parse_path(path: &str) -> Option<Target> {
@@ -129,17 +117,6 @@ fn parse_path(path: &str) -> Option<Target> {
         _ => return None,
     }
     Some(target)
-}
-
-struct Call<'a> {
-    server: &'a ApiServer,
-    identity: &'a str,
-    target: Target,
-    resource: Arc<Resource>,
-    query: HashMap<String, String>,
-    shape: Shape,
-    manager: String,
-    content_type: String,
 }
 
 async fn dispatch(server: &ApiServer, identity: &str, request: Request<Body>) -> Result<Response, ApiError> {
@@ -215,331 +192,6 @@ fn verb(method: &Method, target: &Target, watches: bool) -> Result<&'static str,
         ("DELETE", true) => "deletecollection",
         _ => return Err(ApiError::method_not_allowed()),
     })
-}
-
-fn read_json(body: &[u8], content_type: &str) -> Result<Value, ApiError> {
-    if body.is_empty() {
-        return Ok(Value::Null);
-    }
-    if content_type.starts_with("application/vnd.kubernetes.protobuf") || body.starts_with(b"k8s\0") {
-        return Err(ApiError::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
-        ));
-    }
-    serde_json::from_slice(body).or_else(|json_error| {
-        if content_type.contains("yaml") {
-            serde_yaml::from_slice(body)
-                .map_err(|e| ApiError::bad_request(format!("the object provided is unrecognized: {e}")))
-        } else {
-            Err(ApiError::bad_request(format!("the object provided is unrecognized: {json_error}")))
-        }
-    })
-}
-
-impl Call<'_> {
-    fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.get(name).map(String::as_str).filter(|v| !v.is_empty())
-    }
-
-    fn dry_run(&self) -> bool {
-        self.parameter("dryRun") == Some("All")
-    }
-
-    fn run(&self, verb: &str, body: &Bytes) -> Result<Response, ApiError> {
-        let (namespace, name) = (self.target.namespace.as_str(), self.target.name.as_str());
-        match (verb, self.target.subresource.as_str()) {
-            ("list", "") => self.list(),
-            ("watch", "") => self.watch(),
-            ("get", "") => Ok(self.answer(200, &*self.server.get(&self.resource, namespace, name)?)),
-            ("get", "status") if self.resource.has_status => {
-                Ok(self.answer(200, &*self.server.get(&self.resource, namespace, name)?))
-            }
-            ("create", "") if name.is_empty() => {
-                let entry = self.server.create(
-                    &self.resource,
-                    namespace,
-                    read_json(body, &self.content_type)?,
-                    &self.context(None, false),
-                )?;
-                Ok(self.answer(201, &entry))
-            }
-            ("create", "eviction") if self.resource.is("", "pods") => {
-                let answer =
-                    self.server.evict(namespace, name, &read_json(body, &self.content_type)?, self.dry_run())?;
-                Ok(json_response(201, to_bytes(&answer)))
-            }
-            ("create", "binding") if self.resource.is("", "pods") => {
-                self.server.bind(namespace, name, &read_json(body, &self.content_type)?)?;
-                Ok(json_response(
-                    201,
-                    to_bytes(
-                        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
-                    ),
-                ))
-            }
-            (_, "scale") if self.resource.has_scale => self.scale(verb, body),
-            ("update", "finalize") if self.resource.is("", "namespaces") => self.replace(body, Some("finalize")),
-            ("update", "") => self.replace(body, None),
-            ("update", "status") if self.resource.has_status => self.replace(body, Some("status")),
-            ("patch", "") => self.patch(body, None),
-            ("patch", "status") if self.resource.has_status => self.patch(body, Some("status")),
-            ("delete", "") => {
-                let answer = self.server.delete(&self.resource, namespace, name, &self.delete_options(body)?)?;
-                Ok(json_response(200, to_bytes(&answer)))
-            }
-            ("deletecollection", "") => {
-                self.server.delete_collection(&self.resource, &self.filter()?, &self.delete_options(body)?);
-                Ok(json_response(
-                    200,
-                    to_bytes(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})),
-                ))
-            }
-            (_, "") => Err(ApiError::method_not_allowed()),
-            _ => Err(ApiError::no_such_path()),
-        }
-    }
-
-    fn answer(&self, status: u16, entry: &Entry) -> Response {
-        json_response(status, self.shape.one(&self.resource, entry, self.server.clock().now()))
-    }
-
-    fn context(&self, subresource: Option<&'static str>, replace: bool) -> WriteContext {
-        WriteContext {
-            manager: Some(self.manager.clone()),
-            dry_run: self.dry_run(),
-            subresource,
-            replace,
-            owners_recorded: false,
-        }
-    }
-
-    fn filter(&self) -> Result<Filter, ApiError> {
-        let mut filter = Filter {
-            namespace: Some(self.target.namespace.clone()).filter(|n| !n.is_empty()),
-            labels: LabelSelector::parse(self.parameter("labelSelector").unwrap_or_default())
-                .map_err(ApiError::bad_request)?,
-            fields: FieldSelector::parse(self.parameter("fieldSelector").unwrap_or_default(), &self.field_names())
-                .map_err(ApiError::bad_request)?,
-        };
-        if self.resource.group == "events.k8s.io" {
-            // Events are stored in the core form, so the new names are read as the old ones.
-            let text = self.parameter("fieldSelector").unwrap_or_default();
-            let text =
-                text.replace("regarding.", "involvedObject.").replace("reportingController", "reportingComponent");
-            filter.fields = FieldSelector::parse(&text, &self.resource.selectable).map_err(ApiError::bad_request)?;
-        }
-        Ok(filter)
-    }
-
-    fn field_names(&self) -> Vec<String> {
-        let mut names = self.resource.selectable.clone();
-        if self.resource.group == "events.k8s.io" {
-            names.extend(names.clone().iter().map(|n| {
-                n.replace("involvedObject.", "regarding.").replace("reportingComponent", "reportingController")
-            }));
-        }
-        names
-    }
-
-    fn version_parameter(&self) -> Result<Option<u64>, ApiError> {
-        match self.parameter("resourceVersion") {
-            None | Some("0") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
-                ApiError::bad_request(format!("resourceVersion: Invalid value: \"{text}\": must be a number"))
-            }),
-        }
-    }
-
-    fn list(&self) -> Result<Response, ApiError> {
-        let options = ListOptions {
-            limit: self.parameter("limit").and_then(|l| l.parse().ok()).unwrap_or(0),
-            continue_token: self.parameter("continue").map(str::to_owned),
-            version: self.version_parameter()?,
-            exact: self.parameter("resourceVersionMatch") == Some("Exact"),
-        };
-        let page = self.server.list(&self.resource, &self.filter()?, &options)?;
-        let mut metadata = json!({"resourceVersion": page.version.to_string()});
-        if let Some((token, remaining)) = page.next {
-            metadata["continue"] = json!(token);
-            metadata["remainingItemCount"] = json!(remaining);
-        }
-        Ok(json_response(200, self.shape.many(&self.resource, &page.entries, metadata, self.server.clock().now())))
-    }
-
-    fn watch(&self) -> Result<Response, ApiError> {
-        let initial = self.parameter("sendInitialEvents") == Some("true");
-        if initial
-            && (self.parameter("resourceVersionMatch") != Some("NotOlderThan")
-                || self.parameter("allowWatchBookmarks") != Some("true"))
-        {
-            let cause = super::write::cause(
-                "sendInitialEvents",
-                "FieldValueForbidden",
-                "Forbidden: needs resourceVersionMatch=NotOlderThan and allowWatchBookmarks=true",
-            );
-            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", vec![cause]));
-        }
-        let options = WatchOptions {
-            filter: self.filter()?,
-            since: if initial { None } else { self.version_parameter()? },
-            timeout: self
-                .parameter("timeoutSeconds")
-                .and_then(|t| t.parse().ok())
-                .map_or(DEFAULT_WATCH, Duration::from_secs),
-            bookmarks: self.parameter("allowWatchBookmarks") == Some("true"),
-            mark_initial_end: initial,
-            shape: self.shape,
-            identity: self.identity.to_owned(),
-        };
-        let stream = self.server.watch(self.resource.clone(), options);
-        let mut response = json_response(200, Bytes::new());
-        *response.body_mut() = Body::from_stream(stream);
-        Ok(response)
-    }
-
-    fn replace(&self, body: &Bytes, subresource: Option<&'static str>) -> Result<Response, ApiError> {
-        let new = read_json(body, &self.content_type)?;
-        let context = self.context(subresource, true);
-        let entry =
-            self.server.update(&self.resource, &self.target.namespace, &self.target.name, &context, |_| Ok(new))?;
-        Ok(self.answer(200, &entry))
-    }
-
-    fn patch(&self, body: &Bytes, subresource: Option<&'static str>) -> Result<Response, ApiError> {
-        let kind = self.content_type.split(';').next().unwrap_or_default().trim();
-        if matches!(kind, "application/apply-patch+yaml" | "application/apply-patch+json") {
-            return self.apply(body, subresource);
-        }
-        let patch = read_json(body, kind)?;
-        let entry = self.server.update(
-            &self.resource,
-            &self.target.namespace,
-            &self.target.name,
-            &self.context(subresource, false),
-            |old| self.patched(old, &patch, kind),
-        )?;
-        Ok(self.answer(200, &entry))
-    }
-
-    fn patched(&self, old: &Value, patch: &Value, kind: &str) -> Result<Value, ApiError> {
-        let mut new = old.clone();
-        match kind {
-            "application/json-patch+json" => json_patch(&mut new, patch).map_err(|e| match e {
-                PatchError::Unreadable(_) => ApiError::bad_request(e.to_string()),
-                PatchError::DoesNotApply(_) => ApiError::new(422, "Invalid", e.to_string()),
-            })?,
-            "application/merge-patch+json" => merge_patch(&mut new, patch),
-            "application/strategic-merge-patch+json" if self.resource.strategic => {
-                strategic_merge(&mut new, patch, &self.resource.schema()).map_err(ApiError::bad_request)?;
-            }
-            _ => {
-                let kinds = if self.resource.strategic { ", application/strategic-merge-patch+json" } else { "" };
-                return Err(ApiError::unsupported_media_type(format!(
-                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml{kinds}"
-                )));
-            }
-        }
-        // A patch that leaves the resourceVersion out asks for no check.
-        if patch["metadata"].get("resourceVersion").is_none() && kind != "application/json-patch+json" {
-            meta::metadata_mut(&mut new)
-                .insert("resourceVersion".to_owned(), old["metadata"]["resourceVersion"].clone());
-        }
-        Ok(new)
-    }
-
-    fn apply(&self, body: &Bytes, subresource: Option<&'static str>) -> Result<Response, ApiError> {
-        if self.parameter("fieldManager").is_none() {
-            let cause = super::write::cause(
-                "fieldManager",
-                "FieldValueRequired",
-                "Required value: is required for apply patch",
-            );
-            return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
-        }
-        let mut applied = read_json(body, "application/yaml")?;
-        if meta::at(&applied, &["metadata", "managedFields"])
-            .is_some_and(|m| m.as_array().is_some_and(|a| !a.is_empty()))
-        {
-            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
-        }
-        meta::metadata_mut(&mut applied).insert("name".to_owned(), json!(self.target.name));
-        let (time, api_version) = (self.server.clock().seconds(), self.resource.api_version());
-        let writer = Writer { manager: &self.manager, api_version: &api_version, subresource, time: &time };
-        let force = self.parameter("force") == Some("true");
-        let merged = |live: Option<&Value>| {
-            let result = apply(live, &applied, &self.resource.schema(), &writer, force).map_err(|conflicts| {
-                let messages: Vec<String> = conflicts.iter().map(|c| format!("{}: {}", c.message(), c.field)).collect();
-                let count = if conflicts.len() == 1 {
-                    "1 conflict".to_owned()
-                } else {
-                    format!("{} conflicts", conflicts.len())
-                };
-                let mut error =
-                    ApiError::new(409, "Conflict", format!("Apply failed with {count}: {}", messages.join("\n- ")));
-                for conflict in &conflicts {
-                    error = error.because("FieldManagerConflict", &conflict.message(), &conflict.field);
-                }
-                error
-            })?;
-            Ok::<Value, ApiError>(result)
-        };
-        let context = WriteContext { owners_recorded: true, ..self.context(subresource, false) };
-        let (namespace, name) = (self.target.namespace.as_str(), self.target.name.as_str());
-        let _serial = self.server.shared.write.lock();
-        let exists = self.server.get(&self.resource, namespace, name).is_ok();
-        if exists {
-            let entry =
-                self.server.update_locked(&self.resource, namespace, name, &context, |old| merged(Some(old)))?;
-            return Ok(self.answer(200, &entry));
-        }
-        if subresource.is_some() {
-            return Err(ApiError::not_found(&self.resource.group, &self.resource.plural, name));
-        }
-        if meta::text(&applied, &["metadata", "resourceVersion"]).is_some_and(|v| !v.is_empty())
-            || !meta::uid(&applied).is_empty()
-        {
-            return Err(ApiError::conflict(
-                &self.resource.group,
-                &self.resource.plural,
-                name,
-                "the object to apply to does not exist",
-            ));
-        }
-        let entry = self.server.create_locked(&self.resource, namespace, merged(None)?, &context)?;
-        Ok(self.answer(201, &entry))
-    }
-
-    fn scale(&self, verb: &str, body: &Bytes) -> Result<Response, ApiError> {
-        let (namespace, name) = (self.target.namespace.as_str(), self.target.name.as_str());
-        let entry = match verb {
-            "get" => self.server.get(&self.resource, namespace, name)?,
-            "update" => {
-                let wanted = read_json(body, &self.content_type)?;
-                self.server.set_scale(&self.resource, namespace, name, &self.context(None, false), |_| Ok(wanted))?
-            }
-            "patch" => {
-                let kind = self.content_type.split(';').next().unwrap_or_default().trim();
-                let patch = read_json(body, kind)?;
-                self.server.set_scale(&self.resource, namespace, name, &self.context(None, false), |old| {
-                    self.patched(old, &patch, kind)
-                })?
-            }
-            _ => return Err(ApiError::method_not_allowed()),
-        };
-        Ok(json_response(200, to_bytes(&self.server.scale_of(&self.resource, &entry))))
-    }
-
-    fn delete_options(&self, body: &Bytes) -> Result<DeleteOptions, ApiError> {
-        let mut options = DeleteOptions::from_body(&read_json(body, &self.content_type)?);
-        if let Some(grace) = self.parameter("gracePeriodSeconds").and_then(|g| g.parse().ok()) {
-            options.grace_seconds = Some(grace);
-        }
-        if let Some(propagation) = self.parameter("propagationPolicy") {
-            options.propagation = Some(propagation.to_owned());
-        }
-        options.dry_run |= self.dry_run();
-        Ok(options)
-    }
 }
 
 #[cfg(test)]

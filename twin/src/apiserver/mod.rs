@@ -3,16 +3,21 @@
 //! It knows nothing of nodes that run or pods that start: that is [`crate::sim`]. Faults act at its edge only.
 
 pub mod builtin;
+mod call;
+mod checks;
 pub mod clock;
 pub mod defaults;
+pub mod delete;
 pub mod discovery;
 pub mod error;
 pub mod events;
 pub mod http;
+pub mod json_path;
 pub mod registry;
 pub mod server;
+pub mod shape;
 pub mod store;
 pub mod subresources;
-pub mod table;
+mod table;
 pub mod watch;
 pub mod write;

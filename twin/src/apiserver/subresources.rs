@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::delete::DeleteOptions;
 use super::error::ApiError;
 use super::registry::Resource;
 use super::server::ApiServer;
 use super::store::Entry;
-use super::write::{DeleteOptions, WriteContext};
+use super::write::WriteContext;
 use crate::objects::meta::{self, integer, list, text};
 use crate::objects::selectors::LabelSelector;
 
@@ -159,7 +160,7 @@ impl ApiServer {
         let object = entry.value();
         let (spec_path, status_path, selector) = match resource.custom.as_ref().and_then(|c| c.scale.as_ref()) {
             Some((spec, status, selector)) => {
-                let find = |path: &str| super::table::json_path(&object, path).first().map(|v| (*v).clone());
+                let find = |path: &str| super::json_path::json_path(&object, path).first().map(|v| (*v).clone());
                 (find(spec), find(status), selector.as_deref().and_then(find).unwrap_or(json!("")))
             }
             None => {

@@ -1,113 +1,21 @@
-//! How objects are shaped for a client: in full, as metadata only, or as rows of a table for `kubectl get`.
+//! The rows and columns that `kubectl get` shows.
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::json_path::json_path;
 use super::registry::Resource;
-use super::server::{served, served_value, to_bytes};
-use super::store::Entry;
+use super::shape::{RowObject, metadata_only};
 use crate::objects::meta::{self, at, integer, list, text};
 
-/// What a table row carries besides its cells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowObject {
-    /// Nothing.
-    None,
-    /// Metadata.
-    Metadata,
-    /// The whole object.
-    Object,
-}
-
-/// The shape that a client asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// The object itself.
-    Full,
-    /// PartialObjectMetadata.
-    Metadata,
-    /// Table.
-    Table(RowObject),
-}
-
-impl Shape {
-    /// Reads the Accept header and the `includeObject` parameter; the first form that is known wins.
-    pub fn from_accept(accept: &str, include_object: Option<&str>) -> Shape {
-        for media in accept.split(',') {
-            let mut parts = media.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default();
-            let as_what = parts.find_map(|p| p.strip_prefix("as="));
-            match (kind, as_what) {
-                ("application/json", Some("Table")) => {
-                    return Shape::Table(match include_object {
-                        Some("None") => RowObject::None,
-                        Some("Object") => RowObject::Object,
-                        _ => RowObject::Metadata,
-                    });
-                }
-                ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
-                    return Shape::Metadata;
-                }
-                ("application/json" | "*/*" | "application/*", None) => return Shape::Full,
-                _ => {}
-            }
-        }
-        Shape::Full
-    }
-
-    /// One object.
-    pub fn one(self, resource: &Resource, entry: &Entry, now: Timestamp) -> Bytes {
-        match self {
-            Shape::Full => served(resource, entry),
-            Shape::Metadata => to_bytes(&metadata_only(&served_value(resource, entry))),
-            Shape::Table(include) => {
-                to_bytes(&table(resource, &[served_value(resource, entry)], include, json!({}), now))
-            }
-        }
-    }
-
-    /// A list.
-    pub fn many(
-        self,
-        resource: &Resource,
-        entries: &[std::sync::Arc<Entry>],
-        metadata: Value,
-        now: Timestamp,
-    ) -> Bytes {
-        match self {
-            Shape::Table(include) => {
-                let values: Vec<Value> = entries.iter().map(|e| served_value(resource, e)).collect();
-                to_bytes(&table(resource, &values, include, metadata, now))
-            }
-            Shape::Full | Shape::Metadata => {
-                let (api_version, kind) = match self {
-                    Shape::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
-                    _ => (resource.api_version(), resource.list_kind.clone()),
-                };
-                let mut out = Vec::with_capacity(128 + entries.iter().map(|e| e.bytes.len() + 1).sum::<usize>());
-                let head = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}).to_string();
-                out.extend_from_slice(head.trim_end_matches('}').as_bytes());
-                // The head ends in the metadata's own brace, trimmed along with the list's.
-                out.extend_from_slice(b"},\"items\":[");
-                for (index, entry) in entries.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(&self.one(resource, entry, now));
-                }
-                out.extend_from_slice(b"]}");
-                out.into()
-            }
-        }
-    }
-}
-
-fn metadata_only(object: &Value) -> Value {
-    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
-}
-
-fn table(resource: &Resource, objects: &[Value], include: RowObject, metadata: Value, now: Timestamp) -> Value {
+/// The table of some objects.
+pub(super) fn table(
+    resource: &Resource,
+    objects: &[Value],
+    include: RowObject,
+    metadata: Value,
+    now: Timestamp,
+) -> Value {
     let columns = columns(resource);
     let definitions: Vec<Value> = columns
         .iter()
@@ -464,7 +372,7 @@ fn some_of(mut items: Vec<String>) -> String {
     if more > 0 { format!("{text} + {more} more...") } else { text }
 }
 
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(s) => s.clone(),
@@ -489,79 +397,9 @@ fn age(when: &Value, now: Timestamp) -> String {
     }
 }
 
-/// The values that a JSON path of a printer column finds: fields, `['field']`, `[0]`, `[*]` and
-/// `[?(@.type=="Ready")]`. A path that uses more than this finds nothing.
-pub fn json_path<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
-    let mut found = vec![value];
-    let mut rest = path.trim_start_matches('$');
-    while !rest.is_empty() {
-        if let Some(inner) = rest.strip_prefix('[') {
-            let Some((step, after)) = split_bracket(inner) else { return Vec::new() };
-            found = found.into_iter().flat_map(|v| bracket(v, step)).collect();
-            rest = after;
-        } else {
-            let name = rest.strip_prefix('.').unwrap_or(rest);
-            let end = name.find(['.', '[']).unwrap_or(name.len());
-            let (field, after) = name.split_at(end);
-            if !field.is_empty() {
-                found = found.into_iter().filter_map(|v| v.get(field)).collect();
-            }
-            rest = after;
-        }
-    }
-    found.retain(|v| !v.is_null());
-    found
-}
-
-fn split_bracket(inner: &str) -> Option<(&str, &str)> {
-    let mut quote = None;
-    for (index, c) in inner.char_indices() {
-        match (quote, c) {
-            (None, '\'' | '"') => quote = Some(c),
-            (Some(q), c) if q == c => quote = None,
-            (None, ']') => return Some((&inner[..index], &inner[index + 1..])),
-            _ => {}
-        }
-    }
-    None
-}
-
-fn bracket<'a>(value: &'a Value, step: &str) -> Vec<&'a Value> {
-    let step = step.trim();
-    if step == "*" {
-        return value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .chain(value.as_object().into_iter().flat_map(|o| o.values()))
-            .collect();
-    }
-    if let Ok(index) = step.parse::<usize>() {
-        return value.get(index).into_iter().collect();
-    }
-    let unquoted = |s: &str| s.trim().trim_matches(|c| c == '\'' || c == '"').to_owned();
-    if let Some(test) = step.strip_prefix("?(@.").and_then(|s| s.strip_suffix(')')) {
-        let Some((field, wanted)) = test.split_once("==") else { return Vec::new() };
-        let (field, wanted) = (field.trim(), unquoted(wanted));
-        return value.as_array().into_iter().flatten().filter(|i| shown(&i[field]) == wanted).collect();
-    }
-    value.get(unquoted(step)).into_iter().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn printer_column_paths_find_fields_items_and_conditions() {
-        let o = json!({"status":{"conditions":[{"type":"A","status":"False"},{"type":"Ready","status":"True"}],"list":[1,2]},
-            "metadata":{"labels":{"a.b/c":"x"}}});
-        assert_eq!(json_path(&o, r#".status.conditions[?(@.type=="Ready")].status"#), [&json!("True")]);
-        assert_eq!(json_path(&o, ".metadata.labels['a.b/c']"), [&json!("x")]);
-        assert_eq!(json_path(&o, ".status.list[1]"), [&json!(2)]);
-        assert_eq!(json_path(&o, ".status.list[*]").len(), 2);
-        assert!(json_path(&o, ".spec.nothing").is_empty());
-    }
 
     #[test]
     fn ages_read_as_kubectl_writes_them() {
@@ -572,16 +410,5 @@ mod tests {
         {
             assert_eq!(age(&since, at(seconds)), text);
         }
-    }
-
-    #[test]
-    fn the_accept_header_chooses_the_shape() {
-        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(Shape::from_accept(kubectl, None), Shape::Table(RowObject::Metadata));
-        assert_eq!(
-            Shape::from_accept("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", None),
-            Shape::Metadata
-        );
-        assert_eq!(Shape::from_accept("application/json, */*", None), Shape::Full);
     }
 }

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::registry::Resource;
 use super::server::{ApiServer, to_bytes};
+use super::shape::Shape;
 use super::store::{Change, Entry, Filter};
-use super::table::Shape;
 use crate::faults::Loss;
 
 /// Events that are taken from the ring at once.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Simulation;
+use crate::apiserver::delete::DeleteOptions;
 use crate::apiserver::registry::Resource;
 use crate::apiserver::store::Filter;
-use crate::apiserver::write::{DeleteOptions, WriteContext};
+use crate::apiserver::write::WriteContext;
 use crate::objects::meta;
 
 /// Events that nobody has touched for this long are forgotten, in seconds; the API server's default.

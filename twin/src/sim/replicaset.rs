@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Simulation;
 use super::cache::PodFacts;
-use crate::apiserver::write::DeleteOptions;
+use crate::apiserver::delete::DeleteOptions;
 use crate::objects::meta::{self, integer};
 use crate::objects::selectors::LabelSelector;
 

@@ -1,0 +1,214 @@
+//! What a written object must be before anything else looks at it, and which of its fields only the server writes.
+
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+use super::registry::Resource;
+use super::server::ApiServer;
+use super::store::key;
+use super::write::{WriteContext, cause};
+use super::{defaults, events};
+use crate::objects::meta;
+
+impl ApiServer {
+    /// Checks kind and namespace of a body and brings its fields into the stored order.
+    pub(super) fn read_body(&self, resource: &Resource, namespace: &str, body: Value) -> Result<Value, ApiError> {
+        let api_version = resource.api_version();
+        let Value::Object(mut fields) = body else {
+            return Err(ApiError::bad_request("the body of the request is not an object"));
+        };
+        for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", resource.kind.as_str())] {
+            if let Some(given) = fields.get(field).and_then(Value::as_str).filter(|g| !g.is_empty() && *g != expected) {
+                let message = format!(
+                    "{field} of the object ({given}) does not match the one that the request's path serves ({expected})"
+                );
+                return Err(ApiError::bad_request(message));
+            }
+        }
+        let mut ordered = Map::new();
+        ordered.insert("apiVersion".to_owned(), Value::from(api_version));
+        ordered.insert("kind".to_owned(), Value::from(resource.kind.as_str()));
+        ordered.insert(
+            "metadata".to_owned(),
+            fields.shift_remove("metadata").unwrap_or_else(|| Value::Object(Map::new())),
+        );
+        for (name, value) in fields {
+            if !ordered.contains_key(&name) && !value.is_null() {
+                ordered.insert(name, value);
+            }
+        }
+        let mut object = Value::Object(ordered);
+        defaults::check_types(resource, &object).map_err(|why| {
+            ApiError::bad_request(format!(
+                "{} in version \"{}\" cannot be handled as a {}: {why}",
+                resource.kind, resource.version, resource.kind
+            ))
+        })?;
+        let metadata = meta::metadata_mut(&mut object);
+        metadata.retain(|_, v| !v.is_null());
+        if resource.namespaced {
+            match metadata.get("namespace").and_then(Value::as_str) {
+                Some(given) if given != namespace && !given.is_empty() => {
+                    return Err(ApiError::bad_request(format!(
+                        "the namespace of the provided object does not match the namespace sent on the request ({given}, {namespace})"
+                    )));
+                }
+                _ => metadata.insert("namespace".to_owned(), Value::from(namespace)),
+            };
+        } else {
+            metadata.shift_remove("namespace");
+        }
+        Ok(if resource.group == "events.k8s.io" { events::to_core(object) } else { object })
+    }
+
+    pub(super) fn check_name(&self, resource: &Resource, name: &str) -> Result<(), ApiError> {
+        let lax = resource.group == "rbac.authorization.k8s.io";
+        let fine = name.len() <= 253
+            && (lax && !name.contains('/')
+                || name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
+                    && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+                    && name.ends_with(|c: char| c.is_ascii_alphanumeric()));
+        if fine {
+            return Ok(());
+        }
+        let why = format!(
+            "Invalid value: \"{name}\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
+        );
+        Err(ApiError::invalid(
+            &resource.group,
+            &resource.kind,
+            name,
+            vec![cause("metadata.name", "FieldValueInvalid", &why)],
+        ))
+    }
+
+    pub(super) fn check_namespace(&self, resource: &Resource, namespace: &str) -> Result<(), ApiError> {
+        if !resource.namespaced {
+            return Ok(());
+        }
+        let entry = self
+            .store()
+            .get("namespaces", &key("", namespace))
+            .ok_or_else(|| ApiError::not_found("", "namespaces", namespace))?;
+        if entry.field("status.phase") == "Terminating" {
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            return Err(ApiError::forbidden(&resource.group, &resource.plural, "", &why).because(
+                "NamespaceTerminating",
+                &format!("namespace {namespace} is being terminated"),
+                "metadata.namespace",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_versions(
+        &self,
+        resource: &Resource,
+        old: &Value,
+        new: &Value,
+        context: &WriteContext,
+    ) -> Result<(), ApiError> {
+        let name = meta::name(old);
+        let given = meta::text(new, &["metadata", "resourceVersion"]).filter(|v| !v.is_empty());
+        match given {
+            Some(version) if Some(version) != meta::text(old, &["metadata", "resourceVersion"]) => {
+                return Err(ApiError::stale(&resource.group, &resource.plural, name));
+            }
+            None if context.replace && !resource.unconditional_update => {
+                let cause = cause(
+                    "metadata.resourceVersion",
+                    "FieldValueInvalid",
+                    "Invalid value: 0: must be specified for an update",
+                );
+                return Err(ApiError::invalid(&resource.group, &resource.kind, name, vec![cause]));
+            }
+            _ => {}
+        }
+        match meta::text(new, &["metadata", "uid"]).filter(|u| !u.is_empty() && *u != meta::uid(old)) {
+            Some(uid) => {
+                let why =
+                    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
+                Err(ApiError::conflict(&resource.group, &resource.plural, name, &why))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn copy_field(old: &Value, new: &mut Value, field: &str) {
+    let metadata = meta::metadata_mut(new);
+    match meta::at(old, &["metadata", field]) {
+        Some(value) => {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+        None => {
+            metadata.shift_remove(field);
+        }
+    }
+}
+
+pub(super) fn keep_system_fields(old: &Value, new: &mut Value) {
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "generateName",
+        "selfLink",
+    ] {
+        copy_field(old, new, field);
+    }
+}
+
+/// A write to the main resource keeps the status; a write to the status keeps all else.
+pub(super) fn split_status(resource: &Resource, old: &Value, new: &mut Value, subresource: Option<&str>) {
+    let Some(fields) = new.as_object_mut() else { return };
+    if subresource == Some("status") {
+        let status = fields.shift_remove("status");
+        let metadata = fields.shift_remove("metadata");
+        let mut kept = old.as_object().cloned().unwrap_or_default();
+        match metadata {
+            // Built-in kinds let labels and annotations be written along with the status.
+            Some(given) if resource.custom.is_none() => {
+                kept.insert("metadata".to_owned(), given);
+            }
+            Some(mut given) => {
+                if let (Some(owners), Some(own)) = (
+                    given.as_object_mut().and_then(|m| m.shift_remove("managedFields")),
+                    kept.get_mut("metadata").and_then(Value::as_object_mut),
+                ) {
+                    own.insert("managedFields".to_owned(), owners);
+                }
+            }
+            None => {}
+        }
+        match status {
+            Some(status) => kept.insert("status".to_owned(), status),
+            None => kept.shift_remove("status"),
+        };
+        *new = Value::Object(kept);
+    } else if resource.has_status {
+        match old.get("status") {
+            Some(status) => fields.insert("status".to_owned(), status.clone()),
+            None => fields.shift_remove("status"),
+        };
+    }
+}
+
+pub(super) fn spec_differs(old: &Value, new: &Value) -> bool {
+    let empty = Map::new();
+    let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+    let counted = |name: &str| !matches!(name, "metadata" | "status");
+    old.iter().any(|(k, v)| counted(k) && new.get(k) != Some(v))
+        || new.keys().any(|k| counted(k) && !old.contains_key(k))
+}
+
+/// Whether nothing but finalizers kept a deleted object.
+pub(super) fn may_go(resource: &Resource, object: &Value) -> bool {
+    let graceful = meta::integer(object, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) > 0;
+    let held_namespace = resource.is("", "namespaces") && !meta::list(object, &["spec", "finalizers"]).is_empty();
+    let held_pod = resource.is("", "pods") && graceful;
+    !held_pod && !held_namespace
+}
