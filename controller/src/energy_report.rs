@@ -196,7 +196,7 @@ async fn keep(
     let kept = ConfigMap {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            owner_references: resource.controller_owner_ref(&()).map(|owner| vec![owner]),
+            owner_references: resource.owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
         data: Some(files),

@@ -1,8 +1,9 @@
 //! A real OTLP collector (rotel) that the product sends to, and behind it a small receiver that keeps the spans which
 //! the collector passed on.
 
-use std::{convert::Infallible, path::Path, process::Command, sync::Arc};
+use std::{convert::Infallible, io::Read, path::Path, process::Command, sync::Arc};
 
+use flate2::read::GzDecoder;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Bytes, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -96,7 +97,7 @@ async fn receive(listener: TcpListener, spans: Arc<Mutex<Vec<Span>>>) {
 async fn take(request: Request<Incoming>, spans: Arc<Mutex<Vec<Span>>>) -> Result<Response<Full<Bytes>>, Infallible> {
     let traces = request.uri().path() == "/v1/traces";
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    if traces && let Ok(request) = ExportTraceServiceRequest::decode(body) {
+    if traces && let Ok(request) = ExportTraceServiceRequest::decode(&unpacked(&body)[..]) {
         spans.lock().await.extend(read(request));
     }
     let answer = ExportTraceServiceResponse::default().encode_to_vec();
@@ -105,6 +106,15 @@ async fn take(request: Request<Incoming>, spans: Arc<Mutex<Vec<Span>>>) -> Resul
         .headers_mut()
         .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/x-protobuf"));
     Ok(response)
+}
+
+/// The collector compresses over HTTP even when told not to.
+fn unpacked(body: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    match GzDecoder::new(body).read_to_end(&mut plain) {
+        Ok(_) => plain,
+        Err(_) => body.to_vec(),
+    }
 }
 
 fn read(request: ExportTraceServiceRequest) -> Vec<Span> {

@@ -11,11 +11,15 @@ use std::{
 
 use evergreen_api::{names, resources::all_crds};
 use k8s_openapi::{
-    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Namespace, Node, Pod},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client, Config,
-    api::{Patch, PatchParams},
+    Api, Client, Config, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 
@@ -25,6 +29,9 @@ use crate::{skip::skipped, wait::eventually};
 const NOTHING_AT_HAND: i32 = 3;
 /// Tests cordon nodes and delete objects, so a cluster elsewhere must be meant.
 const ANY_CLUSTER: &str = "EVERGREEN_TEST_ANY_CLUSTER";
+
+/// Label of what tests create, so that the next one can remove what a broken one left.
+pub const MARK: &str = "evergreen-tests";
 
 /// A control plane that this test has to itself until it drops it.
 pub struct Cluster {
@@ -53,6 +60,7 @@ pub async fn cluster(check: &str) -> Option<Cluster> {
     let cluster = Cluster { client, kubeconfig, _alone: alone };
     cluster.namespace(names::SYSTEM_NAMESPACE).await;
     cluster.install_crds().await;
+    cluster.sweep().await;
     Some(cluster)
 }
 
@@ -116,6 +124,29 @@ impl Cluster {
         };
         let api: Api<Namespace> = Api::all(self.client.clone());
         api.patch(name, &PatchParams::apply("evergreen-tests"), &Patch::Apply(&namespace)).await.expect("a namespace");
+    }
+
+    /// Removes what a test that failed left behind: nodes that nobody plays any more would look like broken ones.
+    async fn sweep(&self) {
+        let left = ListParams::default().labels(MARK);
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        nodes.delete_collection(&DeleteParams::default(), &left).await.expect("old nodes are deleted");
+        let deployments: Api<Deployment> = Api::all(self.client.clone());
+        for old in deployments.list(&left).await.expect("deployments are listed") {
+            let api: Api<Deployment> = Api::namespaced(self.client.clone(), &old.namespace().unwrap_or_default());
+            // Gone is what is wanted, whoever did it.
+            let _ = api.delete(&old.name_any(), &DeleteParams::background()).await;
+        }
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        eventually("old pods are gone", Duration::from_secs(30), || async {
+            let list = pods.list(&ListParams::default().labels(MARK)).await.map_err(|error| error.to_string())?;
+            for pod in &list {
+                let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+                let _ = api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
+            }
+            if list.items.is_empty() { Ok(()) } else { Err(format!("{} are left", list.items.len())) }
+        })
+        .await;
     }
 
     /// Applies every custom resource definition and waits until all are served.

@@ -4,13 +4,16 @@
 //! It links none of the programs that it tests; they are met as users meet them: over their flags, Kubernetes objects,
 //! OTLP and HTTP.
 
+pub mod agent;
 pub mod chart;
 pub mod collector;
 pub mod controller;
 pub mod fleet;
+pub mod http;
 pub mod kubernetes;
 pub mod node;
 pub mod programs;
+pub mod rights;
 pub mod skip;
 pub mod wait;
 pub mod workload;

@@ -20,6 +20,8 @@ use kube::{
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::kubernetes::MARK;
+
 const NODE_LEASES: &str = "kube-node-lease";
 /// A kubelet renews every ten seconds; the control plane gives up after forty.
 const RENEW: Duration = Duration::from_secs(5);
@@ -44,6 +46,7 @@ impl SimulatedNode {
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": {
                 "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "topology.kubernetes.io/zone": zone,
+                MARK: "node",
             }},
         }))
         .expect("a node");

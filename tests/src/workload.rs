@@ -16,7 +16,7 @@ use kube::{
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::wait::eventually;
+use crate::{kubernetes::MARK, wait::eventually};
 
 /// A Deployment and its budget.
 pub struct Workload {
@@ -36,9 +36,9 @@ impl Workload {
     /// When the API server refuses.
     pub async fn create(client: &Client, namespace: &str, name: &str, replicas: usize, min_available: usize) -> Self {
         let deployment: Deployment = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {"evergreen.dev/stability": "agile"}},
+            "metadata": {"name": name, "labels": {MARK: "workload"}},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": {
-                "metadata": {"labels": {"app": name}},
+                "metadata": {"labels": {"app": name, MARK: "workload"}},
                 "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "localhost/none:1"}]},
             }},
         }))

@@ -11,6 +11,7 @@ use evergreen_tests::{
     controller::{self, leader, playbook, prepare, run_of, runs_for},
     kubernetes::{Cluster, cluster},
     node::SimulatedNode,
+    rights::kubeconfig_of,
     wait::eventually,
     workload::Workload,
 };
@@ -79,8 +80,9 @@ async fn a_playbook_drains_a_node_through_evictions_and_never_breaks_a_budget() 
     let Some(cluster) = cluster("cluster: cordon and drain").await else { return };
     prepare(&cluster).await;
     let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = kubeconfig_of("controller", &cluster, dir.path()).await;
     let (nodes, workload) = stage(&cluster, "drain").await;
-    let mut controller = controller::start(&cluster.kubeconfig, "one", dir.path(), None);
+    let mut controller = controller::start(&kubeconfig, "one", dir.path(), None);
     playbook(&cluster.client, "move-and-return", move_and_return()).await;
     leader(&cluster.client, |_| true).await;
 
@@ -110,10 +112,11 @@ async fn when_the_leader_is_killed_the_other_replica_heals() {
     let Some(cluster) = cluster("cluster: leader election").await else { return };
     prepare(&cluster).await;
     let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = kubeconfig_of("controller", &cluster, dir.path()).await;
     let (nodes, workload) = stage(&cluster, "election").await;
     let mut replicas = [
-        ("one", controller::start(&cluster.kubeconfig, "one", dir.path(), None)),
-        ("two", controller::start(&cluster.kubeconfig, "two", dir.path(), None)),
+        ("one", controller::start(&kubeconfig, "one", dir.path(), None)),
+        ("two", controller::start(&kubeconfig, "two", dir.path(), None)),
     ];
     playbook(&cluster.client, "move-and-return", move_and_return()).await;
     let first = leader(&cluster.client, |_| true).await;
@@ -141,10 +144,11 @@ async fn a_run_that_is_broken_off_by_kill_9_goes_on_and_does_nothing_twice() {
     let Some(cluster) = cluster("cluster: kill -9 in the middle of a run").await else { return };
     prepare(&cluster).await;
     let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = kubeconfig_of("controller", &cluster, dir.path()).await;
     let (nodes, workload) = stage(&cluster, "resume").await;
     // Nothing may leave yet, so the drain is under way for as long as this test wants.
     workload.budget(3).await;
-    let mut controller = controller::start(&cluster.kubeconfig, "one", dir.path(), None);
+    let mut controller = controller::start(&kubeconfig, "one", dir.path(), None);
     playbook(&cluster.client, "move-and-return", move_and_return()).await;
 
     nodes[0].condition(PROBLEM, true, "Oops").await;
@@ -154,14 +158,14 @@ async fn a_run_that_is_broken_off_by_kill_9_goes_on_and_does_nothing_twice() {
     controller.kill();
     assert_eq!(workload.pods_on(nodes[0].name()).await.unwrap(), 3, "the budget forbids every eviction");
 
-    let mut controller = controller::start(&cluster.kubeconfig, "two", dir.path(), None);
+    let mut controller = controller::start(&kubeconfig, "two", dir.path(), None);
     leader(&cluster.client, |holder| holder == "two").await;
     workload.budget(2).await;
     let waiting = |status: &PlaybookRunStatus| status.log.last().is_some_and(|record| record.action == "wait");
     run_of(&cluster.client, nodes[0].name(), "the drain goes on", MINUTE, waiting).await;
     // And once more, now between steps.
     controller.kill();
-    let _third = controller::start(&cluster.kubeconfig, "three", dir.path(), None);
+    let _third = controller::start(&kubeconfig, "three", dir.path(), None);
     nodes[0].condition(PROBLEM, false, "Rebooted").await;
     let done = |status: &PlaybookRunStatus| status.phase.is_final();
     let status = run_of(&cluster.client, nodes[0].name(), "the run ends", MINUTE, done).await;
