@@ -34,6 +34,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub use self::certs::write as secret_file;
@@ -50,6 +51,9 @@ use crate::{
     exit::{Failure, Outcome},
     plane::incident_page,
 };
+
+/// How long clients are watched before anything is broken.
+const CALM: Duration = Duration::from_secs(3);
 
 /// Run the whole product on simulated data centers.
 #[derive(Debug, Args)]
@@ -101,7 +105,7 @@ async fn demo(args: DemoArgs) -> Outcome {
     tokio::select! {
         () = play(&stage, &progress) => {}
         () = show_clients(&stage) => {}
-        _ = tokio::signal::ctrl_c() => {
+        () = asked_to_end() => {
             timeline.say(Chapter::End, Mark::Bad, messages::interrupted());
             progress.lock().failures.push(messages::interrupted());
         }
@@ -116,7 +120,7 @@ async fn demo(args: DemoArgs) -> Outcome {
         timeline.print(&format!("\n{}", messages::kept_up(&result.page).get(timeline.lang)));
         timeline.waiting(Some(messages::kept_up(&result.page)));
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            () = asked_to_end() => {}
             () = show_clients(&stage) => {}
         }
     }
@@ -152,6 +156,8 @@ async fn play(stage: &Stage, progress: &Mutex<Progress>) {
         progress.lock().failures.push(failure);
         return;
     }
+    // So that the chart shows what normal looks like.
+    tokio::time::sleep(CALM).await;
     let kernel = stories::kernel::play(stage).await;
     progress.lock().stories.push(kernel);
     let site_loss = stories::site_loss::play(stage).await;
@@ -160,6 +166,20 @@ async fn play(stage: &Stage, progress: &Mutex<Progress>) {
     let mut progress = progress.lock();
     progress.stories.push(story);
     progress.energy = energy;
+}
+
+/// Ends when somebody presses Ctrl-C, closes the terminal, or asks with SIGTERM.
+async fn asked_to_end() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signals) => drop(signals.recv().await),
+        // Without a handler the signal ends this process by itself.
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::hangup()) => {}
+    }
 }
 
 /// Keeps the progress line up to date; never ends.
@@ -215,6 +235,7 @@ fn prepare(out: &Path) -> Outcome<PathBuf> {
             return Err(Failure::usage(format_args!("{} is not empty and was not made by a demo", out.display()))
                 .remedy("--out with a folder that is new or empty"));
         }
+        processes::end_leftovers(&out.canonicalize().map_err(cannot)?.join("logs"));
         fs::remove_dir_all(out).map_err(cannot)?;
     }
     fs::create_dir_all(out).and_then(|()| fs::write(out.join(MARKER), "")).map_err(cannot)?;

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read, Seek, SeekFrom},
+    io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -30,6 +30,8 @@ const GRACE: Duration = Duration::from_secs(3);
 const TAIL_LINES: usize = 8;
 /// Bytes of a log that its last lines are looked for in.
 const TAIL_BYTES: u64 = 16 << 10;
+/// File beside the logs that holds the children's process ids.
+const PIDS: &str = "pids";
 /// Deaths that are kept; more would only repeat the first.
 const MAX_DEATHS: usize = 32;
 
@@ -124,6 +126,7 @@ impl Supervisor {
         }
         command.envs(recipe.env.iter().map(|(name, value)| (name, value))).process_group(0).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("cannot start {}", recipe.program.display()))?;
+        self.note(&child);
         let (stop, stopped) = oneshot::channel();
         let watcher = Watcher {
             name: recipe.name.clone(),
@@ -135,6 +138,14 @@ impl Supervisor {
         let ended = tokio::spawn(watcher.watch(child, stopped));
         running.insert(recipe.name.clone(), Running { stop, ended });
         Ok(())
+    }
+
+    /// Notes a child for [`end_leftovers`]: should this process be killed, the next demo ends what it left.
+    fn note(&self, child: &Child) {
+        let Some(id) = child.id() else { return };
+        let file = fs::OpenOptions::new().create(true).append(true).open(self.logs.join(PIDS));
+        // Only a convenience: a demo that is not killed ends its children itself.
+        let _ = file.and_then(|mut file| writeln!(file, "{id}"));
     }
 
     /// Asks a child to end, and kills it when it does not.
@@ -238,6 +249,22 @@ pub fn tail(log: &Path) -> Vec<String> {
     lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| (*line).to_owned()).collect()
 }
 
+/// Ends what a demo that was killed left running: processes whose ids it noted in `logs`, if they still run one of the
+/// product's programs for that demo.
+pub fn end_leftovers(logs: &Path) {
+    let Ok(noted) = fs::read_to_string(logs.join(PIDS)) else { return };
+    let folder = logs.parent().unwrap_or(logs).display().to_string();
+    for id in noted.lines().filter_map(|line| line.parse::<i32>().ok()) {
+        let command = fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let program = command.split('\0').next().unwrap_or_default();
+        let is_ours = program.rsplit('/').next().is_some_and(|name| name.starts_with("evergreen-"));
+        if is_ours && command.contains(&folder) {
+            // It may have ended by itself just now.
+            let _ = Pid::from_raw(id).map(|pid| kill_process(pid, Signal::KILL));
+        }
+    }
+}
+
 /// A program of the product: beside this executable, else on the PATH.
 ///
 /// # Errors
@@ -294,6 +321,24 @@ mod tests {
         supervisor.start(&recipe("other", "exec sleep 60")).unwrap();
         supervisor.stop_all().await;
         assert!(supervisor.deaths().is_empty());
+    }
+
+    #[tokio::test]
+    async fn leftovers_of_a_killed_demo_are_ended_and_strangers_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = folder.path().join("logs");
+        fs::create_dir(&logs).unwrap();
+        // A program of the product's name, run for this demo; and a stranger that got a noted id.
+        let program = folder.path().join("evergreen-fake");
+        fs::copy("/bin/sleep", &program).unwrap();
+        std::os::unix::fs::symlink("/bin/sleep", folder.path().join("other")).unwrap();
+        let mut ours = Command::new(&program).arg("60").spawn().unwrap();
+        let mut stranger = Command::new(folder.path().join("other")).arg("60").kill_on_drop(true).spawn().unwrap();
+        fs::write(logs.join(PIDS), format!("{}\n{}\n", ours.id().unwrap(), stranger.id().unwrap())).unwrap();
+        end_leftovers(&logs);
+        assert!(!ours.wait().await.unwrap().success());
+        assert!(stranger.try_wait().unwrap().is_none());
+        stranger.kill().await.unwrap();
     }
 
     #[test]

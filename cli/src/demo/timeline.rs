@@ -46,6 +46,8 @@ pub enum Mark {
     Note,
     /// The demo broke something, on purpose.
     Fault,
+    /// The demo did something else, on purpose.
+    Act,
     /// The product did something.
     Step,
     /// It ended well.
@@ -128,6 +130,7 @@ impl Timeline {
         let (sign, code) = match mark {
             Mark::Note => ("·", "2"),
             Mark::Fault => ("✗", "1;33"),
+            Mark::Act => ("↻", "1;34"),
             Mark::Step => ("→", "36"),
             Mark::Good => ("✓", "1;32"),
             Mark::Bad => ("!", "1;31"),

@@ -156,6 +156,7 @@ fn mark_class(mark: Mark) -> &'static str {
     match mark {
         Mark::Note => "note",
         Mark::Fault => "fault",
+        Mark::Act => "act",
         Mark::Step => "step",
         Mark::Good => "good",
         Mark::Bad => "bad",

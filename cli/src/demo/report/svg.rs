@@ -12,6 +12,8 @@ const WIDTH: f64 = 960.0;
 const LEFT: f64 = 44.0;
 const TOP: f64 = 34.0;
 const PLOT: f64 = 170.0;
+/// Entries closer than this speak of one moment.
+const SAME_MOMENT: Duration = Duration::from_millis(300);
 /// Colours of sites, told apart in print and by colour-blind eyes.
 pub const SITE_COLORS: [&str; 6] = ["#2f7d5b", "#5aa9d6", "#d9a441", "#8d6cab", "#7a8a99", "#b5651d"];
 /// Colour of errors.
@@ -38,13 +40,19 @@ pub fn render(material: &Material) -> String {
     out
 }
 
-/// Entries that get a numbered mark in the drawing: what was broken on purpose and what came of it.
+/// Entries that get a numbered mark in the drawing: what the demo did on purpose and what came of it. What was said about
+/// the same moment once more gets none.
 pub fn numbered(entries: &[Entry]) -> Vec<&Entry> {
-    entries
-        .iter()
-        .filter(|e| e.chapter != Chapter::Prepare && e.chapter != Chapter::End && e.chapter != Chapter::Energy)
-        .filter(|e| matches!(e.mark, Mark::Fault | Mark::Good | Mark::Bad))
-        .collect()
+    let mut numbered: Vec<&Entry> = Vec::new();
+    for entry in entries.iter().filter(|e| matches!(e.chapter, Chapter::Kernel | Chapter::SiteLoss)) {
+        let again = numbered.last().is_some_and(|last| {
+            entry.mark == Mark::Good && last.mark == Mark::Good && entry.at.saturating_sub(last.at) < SAME_MOMENT
+        });
+        if matches!(entry.mark, Mark::Fault | Mark::Act | Mark::Good | Mark::Bad) && !again {
+            numbered.push(entry);
+        }
+    }
+    numbered
 }
 
 struct Scale {
@@ -126,6 +134,7 @@ fn marks(out: &mut String, entries: &[&Entry], scale: &Scale) {
         let class = match entry.mark {
             Mark::Fault => "fault",
             Mark::Bad => "bad",
+            Mark::Act => "act",
             _ => "good",
         };
         let _ = write!(

@@ -123,7 +123,7 @@ async fn follow(stage: &Stage, site: &Site, victim: &str, run: &str) -> Result<R
             stage.timeline.say(CHAPTER, mark, messages::run_step(&step.action, outcome, &step.message));
             if step.action == "drain" && outcome == StepOutcome::Done && !repaired {
                 repaired = true;
-                stage.timeline.say(CHAPTER, Mark::Note, messages::node_repaired(victim));
+                stage.timeline.say(CHAPTER, Mark::Act, messages::node_repaired(victim));
                 site.world.reboot(victim).await.map_err(|error| messages::broke(&format!("{error:#}")))?;
             }
         }

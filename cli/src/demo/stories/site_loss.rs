@@ -97,7 +97,7 @@ async fn first_answer(stage: &Stage, before: &[String], loss_at: Duration) -> Re
 /// Brings the lost site back and waits until it holds its share again and clients use it.
 async fn come_back(stage: &Stage, lost: &Site, before: &[String]) -> Result<(), Text> {
     let timeline = &stage.timeline;
-    timeline.say(CHAPTER, Mark::Step, messages::site_returns(lost.name()));
+    timeline.say(CHAPTER, Mark::Act, messages::site_returns(lost.name()));
     let (returned, returned_at) = (Instant::now(), timeline.elapsed());
     lost.restore(&stage.supervisor).await.map_err(|error| messages::broke(&format!("{error:#}")))?;
     until(timeline, messages::waiting_failback(lost.name()), FAILBACK_LIMIT, || async {
