@@ -144,7 +144,8 @@ struct Pulse {
 
 impl Pulse {
     fn join(pulses: &mut BTreeMap<(String, String), Self>, key: (String, String), latest: &Latest) {
-        let pulse = Self { time_ms: latest.time_ms, received_ms: latest.received_ms, interval_ms: latest.interval_ms };
+        let pulse =
+            Self { time_ms: latest.time_ms, received_ms: latest.received_ms, interval_ms: latest.interval_ms() };
         pulses
             .entry(key)
             .and_modify(|p| {

@@ -30,11 +30,31 @@ pub struct Latest {
     pub time_ms: i64,
     /// Its value.
     pub value: Option<f64>,
-    /// Time between the newest two points, milliseconds, once there are two.
-    pub interval_ms: Option<i64>,
+    /// Times between the newest points, milliseconds, newest last; at most three.
+    intervals: Vec<i64>,
     /// When it came here, Unix milliseconds, our own clock: what freshness is judged by.
     pub received_ms: i64,
 }
+
+impl Latest {
+    /// How often its sender speaks, milliseconds, once there are two points: the middle of the newest three intervals,
+    /// so that neither one export at once nor one silence changes it.
+    pub fn interval_ms(&self) -> Option<i64> {
+        let mut sorted = self.intervals.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied()
+    }
+
+    fn note_interval(&mut self, interval_ms: i64) {
+        if self.intervals.len() == INTERVALS {
+            self.intervals.remove(0);
+        }
+        self.intervals.push(interval_ms);
+    }
+}
+
+/// Intervals that are remembered of a series.
+const INTERVALS: usize = 3;
 
 #[derive(Default)]
 struct Tables {
@@ -68,7 +88,7 @@ impl Live {
                     labels: Arc::new(labels),
                     time_ms,
                     value: row.get(4)?,
-                    interval_ms: before.map(|b| time_ms - b),
+                    intervals: before.map(|b| time_ms - b).into_iter().collect(),
                     received_ms: time_ms,
                 },
             );
@@ -86,12 +106,12 @@ impl Live {
                 // An older point that came late, from a sender's spool, says nothing about now.
                 Some(latest) if latest.time_ms >= time_ms => {}
                 Some(latest) => {
-                    latest.interval_ms = Some(time_ms - latest.time_ms);
+                    latest.note_interval(time_ms - latest.time_ms);
                     (latest.time_ms, latest.value, latest.received_ms) = (time_ms, value, received_ms);
                 }
                 None => {
                     let latest =
-                        Latest { labels: Arc::new(series.labels), time_ms, value, interval_ms: None, received_ms };
+                        Latest { labels: Arc::new(series.labels), time_ms, value, intervals: Vec::new(), received_ms };
                     tables.series.insert(id, latest);
                     tables.by_name.entry(series.name).or_default().push(id);
                 }
@@ -140,7 +160,11 @@ mod tests {
         live.observe(vec![observation(1, 1_000, 1.0)], 2_100);
         assert_eq!(live.of("m")[0].value, Some(2.0));
         live.observe(vec![observation(1, 12_000, 3.0)], 12_000);
-        assert_eq!(live.of("m")[0].interval_ms, Some(10_000));
+        assert_eq!(live.of("m")[0].interval_ms(), Some(10_000));
+        for time_ms in [22_000, 22_400, 32_000] {
+            live.observe(vec![observation(1, time_ms, 3.0)], time_ms);
+        }
+        assert_eq!(live.of("m")[0].interval_ms(), Some(9_600), "one flush in between does not change the pace");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use evergreen_plane::{
     energy::query::{By, EnergyReport, report},
     ingest::decode,
     stats::Stats,
-    store::Store,
+    store::{Store, StoreError},
 };
 
 const HOUR: i64 = 3_600_000;
@@ -163,6 +163,19 @@ async fn what_was_live_is_live_again_after_a_restart() {
     store.close();
     let store = open();
     let after = store.live.of(metric::HOST_POWER)[0].clone();
-    assert_eq!((after.time_ms, after.value, after.interval_ms), (NOW, before.value, Some(10_000)));
+    assert_eq!((after.time_ms, after.value, after.interval_ms()), (NOW, before.value, Some(10_000)));
     store.close();
+}
+
+#[tokio::test]
+async fn what_finds_the_queue_full_is_refused_at_once_and_the_rest_is_kept() {
+    let kept = Kept::new(1 << 30);
+    let batch = |node: &str| decode::metrics(host_energy("dc-a", node, NOW, 3).resource_metrics, NOW).batch;
+    let all_the_room = usize::MAX;
+    let (first, second) =
+        tokio::join!(kept.store.handle.write(batch("a1"), all_the_room), kept.store.handle.write(batch("a2"), 1));
+    assert!(first.is_ok());
+    assert!(matches!(second, Err(StoreError::Full)), "{second:?}");
+    assert!(kept.store.handle.write(batch("a2"), 1).await.is_ok(), "there is room again");
+    kept.store.close();
 }

@@ -136,3 +136,16 @@ impl LogsService for Door {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_asks_the_sender_to_come_again() {
+        let status = status(StoreError::Full);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(retry, Some(Duration::from_secs(RETRY_AFTER_SECONDS)));
+    }
+}

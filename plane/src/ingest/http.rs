@@ -208,3 +208,15 @@ async fn logs(State(intake): State<Intake>, headers: HeaderMap, body: Bytes) -> 
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_503_with_retry_after() {
+        let response = store_refusal(&StoreError::Full).answer(Encoding::Protobuf);
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+}

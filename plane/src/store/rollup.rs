@@ -13,6 +13,9 @@ use crate::energy::{
 /// How far behind now the roll-up stays, milliseconds: time for senders that spooled while the plane was away.
 pub const LAG_MS: i64 = 30 * 60_000;
 
+/// Silence after which the last bucket of a series is closed too, milliseconds.
+const SILENCE_MS: i64 = 2 * HOUR_MS;
+
 /// Rolls every energy counter up to `until_ms`, which is taken down to a whole bucket.
 pub(super) fn roll(transaction: &Transaction<'_>, until_ms: i64) -> rusqlite::Result<()> {
     let until_ms = until_ms.div_euclid(FIVE_MINUTES_MS) * FIVE_MINUTES_MS;
@@ -27,7 +30,14 @@ pub(super) fn roll(transaction: &Transaction<'_>, until_ms: i64) -> rusqlite::Re
 }
 
 fn roll_series(transaction: &Transaction<'_>, series: &CounterSeries, until_ms: i64) -> rusqlite::Result<()> {
-    let (mut before, window) = samples(transaction, series.id, series.rolled_until_ms, until_ms)?;
+    let newest: Option<i64> = transaction
+        .prepare_cached("SELECT max(time_ms) FROM points WHERE series_id = ?1")?
+        .query_row([series.id], |row| row.get(0))?;
+    let Some(newest) = newest else { return Ok(()) };
+    // The bucket of the newest sample is still filling while a sender works off its spool; after long silence it is closed.
+    let filling = newest.div_euclid(FIVE_MINUTES_MS) * FIVE_MINUTES_MS;
+    let closed = if until_ms - newest > SILENCE_MS { filling + FIVE_MINUTES_MS } else { filling };
+    let (mut before, window) = samples(transaction, series.id, series.rolled_until_ms, until_ms.min(closed))?;
     let Some(last) = window.last() else { return Ok(()) };
     // Only as far as there are samples: what a silent sender spooled may still come.
     let rolled_until = last.time_ms.div_euclid(FIVE_MINUTES_MS) * FIVE_MINUTES_MS + FIVE_MINUTES_MS;

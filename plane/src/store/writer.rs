@@ -182,7 +182,8 @@ impl Writer {
                 Err(StoreError::Write(error.to_string()))
             }
         };
-        for (_, done, _room) in group {
+        for (_, done, room) in group {
+            drop(room);
             let _ = done.send(answer.clone());
         }
     }

@@ -183,7 +183,7 @@ const zh: Record<Key, string> = {
   none: '无',
   unknown: '未知',
   now: '刚刚',
-  ago: '{t}前',
+  ago: '{t} 前',
   dataCenters: '数据中心',
   nodes: '节点',
   openIncidents: '未关闭事件',
