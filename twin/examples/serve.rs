@@ -1,6 +1,9 @@
-//! Serves one data center of three nodes and prints where its kubeconfig is: a twin to try kubectl on.
+//! Serves one data center of three nodes: a twin to try kubectl and agents on.
+//! `serve [KUBECONFIG [FOLDER]]`: with a folder, each node has a host below it, for an agent's `--root`.
 
-use evergreen_twin::{NodeSpec, Timing, Twin};
+use std::path::Path;
+
+use evergreen_twin::{HostSpec, NodeSpec, SimulatedHost, Timing, Twin};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -8,7 +11,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).unwrap_or_else(|| "twin.kubeconfig".to_owned());
     let mut builder = Twin::builder("dc-a").timing(Timing::short());
     for n in 1..=3 {
-        builder = builder.node(NodeSpec::new(&format!("dc-a-{n}")));
+        let name = format!("dc-a-{n}");
+        let mut node = NodeSpec::new(&name);
+        if let Some(folder) = std::env::args().nth(2) {
+            node = node.host(SimulatedHost::create(&Path::new(&folder).join(&name), HostSpec::server(&name))?);
+        }
+        builder = builder.node(node);
     }
     let twin = builder.build();
     let cancel = CancellationToken::new();

@@ -283,6 +283,18 @@ async fn a_custom_resource_is_defaulted_pruned_validated_and_shown_in_a_table() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_custom_resource_of_the_product_is_served() {
+    let client = twin().client("test");
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in evergreen_api::resources::all_crds() {
+        crds.patch(&crd.name_any(), &PatchParams::apply("test").force(), &Patch::Apply(&crd)).await.unwrap();
+    }
+    let served = client.list_api_group_resources("evergreen.dev/v1alpha1").await.unwrap().resources;
+    let kinds: Vec<&str> = served.iter().filter(|r| !r.name.contains('/')).map(|r| r.kind.as_str()).collect();
+    assert_eq!(kinds.len(), evergreen_api::resources::all_crds().len(), "{kinds:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn injected_answers_reach_the_client_with_their_retry_hint() {
     let twin = twin();
     let api: Api<ConfigMap> = Api::default_namespaced(twin.client("agent:n1"));
