@@ -406,6 +406,10 @@ pub fn interrupted() -> Text {
     both!("interrupted; stopping everything that was started", "已中断，正在停止所有已启动的进程")
 }
 
+pub fn interrupted_end() -> Text {
+    both!("the demo was interrupted", "演示被中断")
+}
+
 /// Words of the summary table and of the report.
 pub mod word {
     use super::Text;

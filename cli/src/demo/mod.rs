@@ -130,6 +130,8 @@ async fn demo(args: DemoArgs) -> Outcome {
     timeline.end();
     if result.ok() {
         Ok(())
+    } else if interrupted {
+        Err(Failure::no(messages::interrupted_end().get(timeline.lang)))
     } else {
         let logs = out.join("logs").display().to_string();
         Err(Failure::no(messages::failed().get(timeline.lang)).remedy(messages::look_into(&logs).get(timeline.lang)))
@@ -279,7 +281,7 @@ fn tell(timeline: &Timeline, result: &DemoResult, out: &Path, report: &Path, jso
     if result.ok() {
         timeline.say(Chapter::End, Mark::Good, messages::all_well(result.took));
     } else {
-        for failure in result.all_failures() {
+        for failure in result.all_failures().into_iter().filter(|failure| *failure != messages::interrupted()) {
             timeline.say(Chapter::End, Mark::Bad, failure);
         }
     }

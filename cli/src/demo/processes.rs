@@ -203,10 +203,11 @@ impl Watcher {
             status = child.wait() => self.died(status),
             how = stopped => {
                 // A dropped sender means that the supervisor is gone: no mercy.
-                if matches!(how, Ok(How::Term)) && terminate(&child) {
-                    if let Ok(_ended) = tokio::time::timeout(GRACE, child.wait()).await {
-                        return;
-                    }
+                if matches!(how, Ok(How::Term))
+                    && terminate(&child)
+                    && tokio::time::timeout(GRACE, child.wait()).await.is_ok()
+                {
+                    return;
                 }
                 let _ = child.kill().await;
             }
