@@ -80,6 +80,14 @@ impl Process {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
+        self.wait(bound).context("SIGTERM was sent")
+    }
+
+    /// Waits for at most `bound` until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it is still there after that; it is killed then.
+    pub fn wait(&mut self, bound: std::time::Duration) -> anyhow::Result<std::process::ExitStatus> {
         let begin = std::time::Instant::now();
         while begin.elapsed() < bound {
             if let Some(status) = self.child.try_wait()? {
@@ -88,7 +96,7 @@ impl Process {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         self.kill();
-        anyhow::bail!("{} did not end within {bound:?} of SIGTERM", self.name)
+        anyhow::bail!("{} did not end within {bound:?}", self.name)
     }
 
     /// Whether it still runs.
