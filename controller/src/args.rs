@@ -12,7 +12,12 @@ use clap::{Parser, ValueEnum};
 ///
 /// Example: evergreen-controller --site shanghai-1 --kubeconfig ~/.kube/config
 #[derive(Debug, Parser)]
-#[command(name = "evergreen-controller", version, verbatim_doc_comment, after_help = "Exit status: 0 stopped cleanly, 2 wrong use, 3 something that must be there at start is not.")]
+#[command(
+    name = "evergreen-controller",
+    version,
+    verbatim_doc_comment,
+    after_help = "Exit status: 0 stopped cleanly, 2 wrong use, 3 something that must be there at start is not."
+)]
 pub struct Args {
     /// Name of the data center that this controller runs in; a DataCenter of that name must exist.
     #[arg(long, env = "EVERGREEN_SITE")]

@@ -24,6 +24,17 @@ const RENEW: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(500);
 const CALL: Duration = Duration::from_millis(1_500);
 
+/// Where a replica stands in the election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// This replica leads.
+    Leading,
+    /// Another replica leads.
+    Following,
+    /// It cannot be told, because the API server does not answer.
+    Unknown,
+}
+
 /// What a candidate remembers.
 #[derive(Debug, Default)]
 struct Seen {
@@ -31,9 +42,9 @@ struct Seen {
     since: Mono,
 }
 
-/// Takes part in the election until cancelled; the channel says whether this replica leads.
-pub fn start(client: Client, replica: String, cancel: CancellationToken) -> watch::Receiver<bool> {
-    let (sender, receiver) = watch::channel(false);
+/// Takes part in the election until cancelled; a leader that is cancelled makes room at once.
+pub fn start(client: Client, replica: String, cancel: CancellationToken) -> watch::Receiver<Leadership> {
+    let (sender, receiver) = watch::channel(Leadership::Unknown);
     tokio::spawn(async move {
         let api: Api<Lease> = Api::namespaced(client, SYSTEM_NAMESPACE);
         let mut seen = Seen::default();
@@ -54,17 +65,24 @@ pub fn start(client: Client, replica: String, cancel: CancellationToken) -> watc
                 Some(false) => held_since = None,
                 None => {}
             }
-            let leads =
-                held_since.is_some_and(|renewed| BootClock.now().saturating_sub(renewed) < STEP_DOWN_AFTER);
-            if !leads {
-                held_since = None;
-            }
-            if sender.send_if_modified(|known| std::mem::replace(known, leads) != leads) {
-                tracing::info!(replica, leads, "leader election");
+            held_since = held_since.filter(|renewed| BootClock.now().saturating_sub(*renewed) < STEP_DOWN_AFTER);
+            let standing = match (held_since, renewed) {
+                (Some(_), _) => Leadership::Leading,
+                (None, Some(false)) => Leadership::Following,
+                (None, _) => Leadership::Unknown,
+            };
+            if sender.send_if_modified(|known| std::mem::replace(known, standing) != standing) {
+                tracing::info!(replica, ?standing, "leader election");
             }
             let pause = if renewed == Some(true) { RENEW } else { RETRY };
             tokio::select! {
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => {
+                    if held_since.is_some() {
+                        // Out of courtesy: without it the next leader has to wait until the Lease has stood still.
+                        let _ = tokio::time::timeout(CALL, resign(&api, &replica)).await;
+                    }
+                    return;
+                }
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -72,13 +90,18 @@ pub fn start(client: Client, replica: String, cancel: CancellationToken) -> watc
     receiver
 }
 
+async fn resign(api: &Api<Lease>, replica: &str) -> Result<(), kube::Error> {
+    let lease = api.get(LEADER_LEASE).await?;
+    if lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(replica) {
+        let mut free = renewed(Some(&lease), replica);
+        free.spec.get_or_insert_default().holder_identity = None;
+        api.replace(LEADER_LEASE, &PostParams::default(), &free).await?;
+    }
+    Ok(())
+}
+
 /// One look at the Lease: Some(true) renewed or taken, Some(false) somebody else holds it, None lost a race.
-async fn attempt(
-    api: &Api<Lease>,
-    replica: &str,
-    leading: bool,
-    seen: &mut Seen,
-) -> Result<Option<bool>, kube::Error> {
+async fn attempt(api: &Api<Lease>, replica: &str, leading: bool, seen: &mut Seen) -> Result<Option<bool>, kube::Error> {
     let Some(lease) = api.get_opt(LEADER_LEASE).await? else {
         return Ok(settle(api.create(&PostParams::default(), &renewed(None, replica)).await)?.then_some(true));
     };

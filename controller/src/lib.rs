@@ -7,7 +7,7 @@ mod args;
 pub mod energy_report;
 pub mod failover;
 pub mod healing;
-mod leader;
+pub mod leader;
 mod members;
 mod metrics;
 pub mod quorum;

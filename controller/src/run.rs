@@ -13,7 +13,7 @@ use crate::{
     energy_report,
     failover::{self, FailoverContext},
     healing::{self, HealingContext},
-    leader,
+    leader::{self, Leadership},
     members::Members,
     metrics,
     quorum::{CoreConfig, Timing},
@@ -134,11 +134,16 @@ struct LeaderWork {
 }
 
 /// Starts the leader's work when this replica is elected and stops it at once when it is not any more.
-async fn lead(mut leads: watch::Receiver<bool>, work: LeaderWork, cancel: CancellationToken) -> anyhow::Result<()> {
+async fn lead(
+    mut leads: watch::Receiver<Leadership>,
+    work: LeaderWork,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
     let mut term: Option<CancellationToken> = None;
     loop {
-        let leading = *leads.borrow_and_update();
-        work.handle.allow_claim(leading);
+        let leadership = *leads.borrow_and_update();
+        let leading = leadership == Leadership::Leading;
+        work.handle.lead(leadership);
         work.health.leads(leading);
         match (leading, &term) {
             (true, None) => {
@@ -188,10 +193,9 @@ async fn wait_for_signer(site: &str, client: &Client, cancel: &CancellationToken
     loop {
         match Signer::load(site, client).await {
             Ok(signer) => return Some(Arc::new(signer)),
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "grants cannot be signed yet; trying again"
-            ),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "grants cannot be signed yet; trying again")
+            }
         }
         tokio::select! {
             () = cancel.cancelled() => return None,

@@ -79,6 +79,9 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
             () = tokio::time::sleep(INTERVAL) => {}
             () = map_changes(&mut snapshots, ballot) => {}
         }
+        if !context.handle.speaks() {
+            continue;
+        }
         let now = BootClock.now();
         let snapshot = context.handle.now();
         ballot = snapshot.map_ballot;

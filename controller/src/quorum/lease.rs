@@ -103,6 +103,13 @@ impl OwnLease {
         }
     }
 
+    /// Ends the current life here; its records run out where they are.
+    pub fn resign(&mut self) {
+        if self.life != Life::Waiting {
+            self.forget();
+        }
+    }
+
     fn forget(&mut self) {
         self.life = Life::Waiting;
         self.acknowledged.clear();

@@ -6,8 +6,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{BootClock, Register};
-use crate::quorum::{
-    Answer, AssignmentMap, Core, CoreConfig, Goal, GoalState, Grantable, Holder, Mono, Request, RequestId, Standing,
+use crate::{
+    leader::Leadership,
+    quorum::{
+        Answer, AssignmentMap, Core, CoreConfig, Goal, GoalState, Grantable, Holder, Mono, Request, RequestId, Standing,
+    },
 };
 
 /// The core is ticked at least this often.
@@ -48,7 +51,7 @@ pub struct SiteHandle {
     /// The newest snapshot.
     pub snapshot: watch::Receiver<Arc<SiteSnapshot>>,
     goal: watch::Sender<Option<Goal>>,
-    may_claim: watch::Sender<bool>,
+    leadership: watch::Sender<Leadership>,
 }
 
 impl SiteHandle {
@@ -61,9 +64,19 @@ impl SiteHandle {
         });
     }
 
-    /// Whether this replica may claim the site's lease.
-    pub fn allow_claim(&self, allowed: bool) {
-        self.may_claim.send_replace(allowed);
+    /// Where this replica stands: only a leader claims the site's lease, and one that follows another gives it up.
+    /// A replica that cannot tell, because its API server is silent, goes on with the lease that it has.
+    pub fn lead(&self, leadership: Leadership) {
+        self.leadership.send_replace(leadership);
+    }
+
+    /// Whether this replica speaks for the site.
+    pub fn speaks(&self) -> bool {
+        match *self.leadership.borrow() {
+            Leadership::Leading => true,
+            Leadership::Following => false,
+            Leadership::Unknown => matches!(self.now().standing, Standing::InQuorum { .. }),
+        }
     }
 
     /// The newest snapshot.
@@ -78,7 +91,7 @@ pub fn start(config: CoreConfig, registers: Vec<Arc<Register>>, cancel: Cancella
     let request_timeout = config.timing.request;
     let mut core = Core::new(config);
     let (goal_sender, mut goal) = watch::channel(None);
-    let (claim_sender, mut may_claim) = watch::channel(false);
+    let (leadership_sender, mut leadership) = watch::channel(Leadership::Unknown);
     let (snapshot_sender, snapshot) = watch::channel(Arc::new(take_snapshot(&core, &names, BootClock.now())));
     // The core asks a register one thing at a time, so answers never wait for room.
     let (answers, mut inbox) = mpsc::channel::<(usize, RequestId, Answer)>(names.len().max(1) * 2);
@@ -90,18 +103,22 @@ pub fn start(config: CoreConfig, registers: Vec<Arc<Register>>, cancel: Cancella
                 () = cancel.cancelled() => return,
                 _ = ticks.tick() => {}
                 Ok(()) = goal.changed() => {}
-                Ok(()) = may_claim.changed() => {}
+                Ok(()) = leadership.changed() => {}
                 Some((register, id, answer)) = inbox.recv() => core.answer(register, id, answer, BootClock.now()),
             }
             core.pursue(goal.borrow_and_update().clone());
-            core.allow_claim(*may_claim.borrow_and_update());
+            let standing = *leadership.borrow_and_update();
+            core.allow_claim(standing == Leadership::Leading);
+            if standing == Leadership::Following {
+                core.resign();
+            }
             for request in core.tick(BootClock.now()) {
                 send(&registers, request, request_timeout, answers.clone());
             }
             snapshot_sender.send_replace(Arc::new(take_snapshot(&core, &names, BootClock.now())));
         }
     });
-    SiteHandle { snapshot, goal: goal_sender, may_claim: claim_sender }
+    SiteHandle { snapshot, goal: goal_sender, leadership: leadership_sender }
 }
 
 fn send(

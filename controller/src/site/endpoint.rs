@@ -97,8 +97,7 @@ fn server_config(tls: &EndpointTls) -> Result<ServerConfig, EndpointError> {
         roots.add(authority).map_err(EndpointError::Tls)?;
     }
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(EndpointError::Verifier)?;
-    let key =
-        PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| EndpointError::Pem(tls.key.clone(), error))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| EndpointError::Pem(tls.key.clone(), error))?;
     ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(&tls.cert)?, key)

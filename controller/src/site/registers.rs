@@ -68,9 +68,7 @@ impl Register {
     pub async fn client(&self) -> Result<Client, clients::ClientError> {
         match &self.reach {
             Reach::Own(client) => Ok(client.clone()),
-            Reach::Peer { own, secret, client } => {
-                client.get_or_try_init(|| clients::peer(own, secret)).await.cloned()
-            }
+            Reach::Peer { own, secret, client } => client.get_or_try_init(|| clients::peer(own, secret)).await.cloned(),
         }
     }
 

@@ -26,7 +26,9 @@ pub enum SignerError {
     #[error("Secret {SECRET} in {SYSTEM_NAMESPACE} cannot be read or created")]
     Secret(#[source] Box<kube::Error>),
     /// The Secret holds no Ed25519 key.
-    #[error("Secret {SECRET} in {SYSTEM_NAMESPACE} holds no PKCS#8 Ed25519 key under {DATA_KEY}; delete it to have one made")]
+    #[error(
+        "Secret {SECRET} in {SYSTEM_NAMESPACE} holds no PKCS#8 Ed25519 key under {DATA_KEY}; delete it to have one made"
+    )]
     Malformed,
     /// No key could be generated.
     #[error("no signing key could be generated: the system's random source failed")]

@@ -160,6 +160,11 @@ impl Core {
         self.may_claim = allowed;
     }
 
+    /// Gives up the own lease: another replica of this site leads and shall hold it. Nothing is granted any more.
+    pub fn resign(&mut self) {
+        self.lease.resign();
+    }
+
     /// What is wanted of the map; none to leave it alone. Giving the same goal again changes nothing.
     pub fn pursue(&mut self, goal: Option<Goal>) {
         self.goal = goal;
