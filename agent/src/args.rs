@@ -162,7 +162,10 @@ mod tests {
 
     #[test]
     fn every_run_flag_has_a_twin_in_the_environment() {
-        for argument in Args::command().get_arguments().filter(|argument| argument.get_id() != "help" && argument.get_id() != "version") {
+        for argument in Args::command()
+            .get_arguments()
+            .filter(|argument| argument.get_id() != "help" && argument.get_id() != "version")
+        {
             let flag = argument.get_long().unwrap();
             let twin = format!("EVERGREEN_{}", flag.to_uppercase().replace('-', "_"));
             assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(twin.as_str()), "{flag}");

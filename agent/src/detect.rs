@@ -53,7 +53,12 @@ pub fn read_bounded_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::
 ///
 /// # Errors
 /// When the input cannot be read or the output not be written.
-pub fn run(input: impl Read + Send + 'static, output: &mut impl Write, format: Format, rules: RuleSet) -> anyhow::Result<u64> {
+pub fn run(
+    input: impl Read + Send + 'static,
+    output: &mut impl Write,
+    format: Format,
+    rules: RuleSet,
+) -> anyhow::Result<u64> {
     let (lines, incoming) = mpsc::sync_channel::<std::io::Result<Vec<u8>>>(QUEUE);
     let reader = thread::Builder::new().name("log-reader".into()).spawn(move || {
         let mut reader = std::io::BufReader::with_capacity(1 << 16, input);

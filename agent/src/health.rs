@@ -66,6 +66,7 @@ pub struct Health {
     desired: watch::Sender<Desired>,
     shared: Arc<Shared>,
     counted: Option<Instant>,
+    kept: bool,
     position: Option<Position>,
 }
 
@@ -87,7 +88,19 @@ impl Health {
             None => (ConditionBook::new(boot_id), Vec::new()),
         };
         let (desired, receiver) = watch::channel(Desired::default());
-        let health = Self { config, root, store, rules, incidents, book, desired, shared, counted: None, position: None };
+        let health = Self {
+            config,
+            root,
+            store,
+            rules,
+            incidents,
+            book,
+            desired,
+            shared,
+            counted: None,
+            kept: true,
+            position: None,
+        };
         if !changes.is_empty() {
             health.keep(true);
         }
@@ -156,7 +169,6 @@ impl Health {
         self.keep_position();
         if self.counted.is_some_and(|since| since.elapsed() >= COUNT_INTERVAL) {
             self.counted = None;
-            self.keep(false);
         }
         self.show();
     }
@@ -179,6 +191,7 @@ impl Health {
             self.show();
         } else {
             self.counted.get_or_insert_with(Instant::now);
+            self.kept = false;
         }
     }
 
@@ -218,6 +231,10 @@ impl Health {
     }
 
     fn keep_position(&mut self) {
+        // Counts first: the place behind lines that were not counted would lose them.
+        if !std::mem::replace(&mut self.kept, true) {
+            self.keep(false);
+        }
         if let Some(position) = self.position.take()
             && let Err(error) = self.store.save(POSITION, &position, false)
         {
@@ -235,7 +252,9 @@ impl Health {
             if self.counted.is_some() {
                 for problem in &mut next.problems {
                     let before = shown.problems.iter().find(|before| {
-                        before.kind == problem.kind && before.severity == problem.severity && before.summary == problem.summary
+                        before.kind == problem.kind
+                            && before.severity == problem.severity
+                            && before.summary == problem.summary
                     });
                     if let Some(before) = before {
                         problem.clone_from(before);

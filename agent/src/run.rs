@@ -92,7 +92,9 @@ fn detect_command(format: crate::kernel::Format, rules: Option<&Path>) -> Result
 }
 
 fn check_rules(file: &Path) -> Result<ExitCode, Failure> {
-    let text = host::read_bounded(file).with_context(|| format!("{} cannot be read", file.display())).map_err(Failure::Reach)?;
+    let text = host::read_bounded(file)
+        .with_context(|| format!("{} cannot be read", file.display()))
+        .map_err(Failure::Reach)?;
     match RuleSet::check(&text) {
         Ok(rules) => print(&format!("{}: ok, {} rules\n", file.display(), rules.rules().len())),
         Err(errors) => {
@@ -106,7 +108,8 @@ fn check_rules(file: &Path) -> Result<ExitCode, Failure> {
 
 fn load_rules(file: Option<&Path>) -> Result<RuleSet, Failure> {
     let Some(file) = file else { return Ok(RuleSet::built_in()) };
-    let text = host::read_bounded(file).with_context(|| format!("{} cannot be read", file.display())).map_err(Failure::Use)?;
+    let text =
+        host::read_bounded(file).with_context(|| format!("{} cannot be read", file.display())).map_err(Failure::Use)?;
     RuleSet::parse(&text).map_err(|error| Failure::Use(anyhow::anyhow!("{}:{error}", file.display())))
 }
 
@@ -229,8 +232,7 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     if let Some(client) = client {
         let names = Arc::clone(&shared.pod_names);
         tasks.spawn(pods::follow(client.clone(), node.clone(), names, cancel.clone()));
-        let publisher =
-            Publisher::new(client, node.clone(), site, incidents, Arc::clone(&shared.published), adopted);
+        let publisher = Publisher::new(client, node.clone(), site, incidents, Arc::clone(&shared.published), adopted);
         tasks.spawn(publisher.run(desired, cancel.clone()));
     }
     if let Some(endpoint) = args.site_endpoint.clone() {
@@ -278,7 +280,9 @@ fn open_store(args: &RunArgs) -> Result<Store, Failure> {
         (None, false) => PathBuf::from(STATE_DIR),
     };
     Store::open(&directory)
-        .with_context(|| format!("state cannot be kept in {}; give another place with --state-dir", directory.display()))
+        .with_context(|| {
+            format!("state cannot be kept in {}; give another place with --state-dir", directory.display())
+        })
         .map_err(Failure::Reach)
 }
 

@@ -48,7 +48,9 @@ impl Store {
         let parsed = if size > MAX_STATE {
             Err(format!("it has {size} bytes, more than any state of ours"))
         } else {
-            fs::read(&path).map_err(|e| e.to_string()).and_then(|b| serde_json::from_slice(&b).map_err(|e| e.to_string()))
+            fs::read(&path)
+                .map_err(|e| e.to_string())
+                .and_then(|b| serde_json::from_slice(&b).map_err(|e| e.to_string()))
         };
         match parsed {
             Ok(state) => Some(state),

@@ -17,7 +17,11 @@ pub fn draw(node: &str, view: &View, listen: Option<&str>) -> String {
     let absent = || "absent".to_owned();
     row("CPU", sample.cpu_utilization.map_or_else(absent, percent), format!("{} CPUs", sample.cpus));
     if let Some(memory) = sample.memory {
-        row("memory", percent(memory.used() as f64 / memory.total.max(1) as f64), format!("{} of {}", bytes(memory.used()), bytes(memory.total)));
+        row(
+            "memory",
+            percent(memory.used() as f64 / memory.total.max(1) as f64),
+            format!("{} of {}", bytes(memory.used()), bytes(memory.total)),
+        );
     }
     if let Some([one, five, fifteen]) = sample.load {
         row("load", format!("{one:.2}"), format!("{five:.2} over 5 min, {fifteen:.2} over 15 min"));
@@ -31,12 +35,20 @@ pub fn draw(node: &str, view: &View, listen: Option<&str>) -> String {
         .collect();
     row("pressure", stalled.first().cloned().unwrap_or_else(absent), stalled.get(1..).unwrap_or_default().join(", "));
     for filesystem in sample.filesystems.iter().take(6) {
-        let note = filesystem.trouble.clone().or_else(|| Some(format!("{} free", bytes(filesystem.available?)))).unwrap_or_default();
+        let note = filesystem
+            .trouble
+            .clone()
+            .or_else(|| Some(format!("{} free", bytes(filesystem.available?))))
+            .unwrap_or_default();
         let read_only = if filesystem.read_only { " (read-only)" } else { "" };
         row(&filesystem.mountpoint, filesystem.utilization.map_or_else(absent, percent), format!("{note}{read_only}"));
     }
     for disk in sample.disks.iter().take(4) {
-        let rates = format!("read {}/s, write {}/s", bytes(disk.read_bytes_per_second as u64), bytes(disk.written_bytes_per_second as u64));
+        let rates = format!(
+            "read {}/s, write {}/s",
+            bytes(disk.read_bytes_per_second as u64),
+            bytes(disk.written_bytes_per_second as u64)
+        );
         row(&disk.name, percent(disk.busy), rates);
     }
     for interface in sample.network.iter().take(4) {
@@ -47,7 +59,8 @@ pub fn draw(node: &str, view: &View, listen: Option<&str>) -> String {
         );
         row(&interface.name, format!("{} errors", interface.errors), rates);
     }
-    let origin = view.energy.origin.as_ref().map(|o| format!("{} by {}", o.provenance, o.source)).unwrap_or_else(absent);
+    let origin =
+        view.energy.origin.as_ref().map(|o| format!("{} by {}", o.provenance, o.source)).unwrap_or_else(absent);
     row("power", view.energy.watts.map_or_else(absent, |watts| format!("{watts:.1} W")), origin);
     for (origin, account) in view.energy.ledger.accounts() {
         let joules = |microjoules: u64| format!("{:.1} J", microjoules as f64 / 1e6);

@@ -16,7 +16,11 @@ use crate::{
     conditions::Sighting,
     health::Signal,
     host::Root,
-    kernel::{Detector, RuleSet, detector::News, kmsg::{KernelLog, Position, TICK}},
+    kernel::{
+        Detector, RuleSet,
+        detector::News,
+        kmsg::{KernelLog, Position, TICK},
+    },
     shared::Shared,
 };
 
@@ -96,7 +100,8 @@ impl Pending {
                 News::Report(report) => {
                     let rule = detector.rules().rule(report.rule);
                     let (rule, clear_after, condition) = (rule.id.clone(), rule.clear_after, rule.condition);
-                    let sighting = Sighting { report: report.id, detection: report.detection, rule, clear_after, condition };
+                    let sighting =
+                        Sighting { report: report.id, detection: report.detection, rule, clear_after, condition };
                     self.seen.insert(report.id, sighting);
                 }
                 News::Cancelled { rule } => {

@@ -209,7 +209,8 @@ impl ConditionBook {
         let quiet = |problem: &Problem| {
             problem.clear_after_ms.is_some_and(|limit| now.boot_ms.saturating_sub(problem.seen_boot_ms) >= limit)
         };
-        let over: Vec<_> = self.problems.iter().filter(|(_, p)| quiet(p)).map(|(kind, p)| (*kind, p.clear_after_ms)).collect();
+        let over: Vec<_> =
+            self.problems.iter().filter(|(_, p)| quiet(p)).map(|(kind, p)| (*kind, p.clear_after_ms)).collect();
         over.into_iter()
             .map(|(kind, limit)| {
                 let limit = evergreen_api::HumanDuration::millis(limit.unwrap_or(0));

@@ -102,9 +102,20 @@ fn walk(directory: &Path, depth: usize, version: Version, usage: &mut HashMap<St
 
 /// Slices on the way to pods: the kubelet's, and those that nested clusters and users put above it.
 fn leads_to_pods(name: &str) -> bool {
-    ["kubepods", "kubelet", "besteffort", "burstable", "guaranteed", "k8s", "kube.slice", "docker", "system.slice", "machine.slice"]
-        .iter()
-        .any(|part| name.contains(part))
+    [
+        "kubepods",
+        "kubelet",
+        "besteffort",
+        "burstable",
+        "guaranteed",
+        "k8s",
+        "kube.slice",
+        "docker",
+        "system.slice",
+        "machine.slice",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
 }
 
 /// UID in the name of a pod's cgroup: `pod<uid>` or `kubepods-burstable-pod<uid with _>.slice`.

@@ -36,13 +36,9 @@ impl IdleLearner {
         if !(utilization.is_finite() && watts.is_finite() && watts >= 0.0) {
             return self.least.unwrap_or(0.0);
         }
-        for sum in [
-            &mut self.weight,
-            &mut self.utilization,
-            &mut self.watts,
-            &mut self.utilization_squared,
-            &mut self.product,
-        ] {
+        for sum in
+            [&mut self.weight, &mut self.utilization, &mut self.watts, &mut self.utilization_squared, &mut self.product]
+        {
             *sum *= MEMORY;
         }
         self.weight += 1.0;
@@ -101,7 +97,7 @@ mod tests {
             let mut learner = IdleLearner::default();
             for (utilization, watts) in samples {
                 let idle = learner.learn(utilization, watts, 0.5);
-                prop_assert!(idle >= 0.0 && idle <= 500.0);
+                prop_assert!((0.0..=500.0).contains(&idle));
             }
         }
     }

@@ -183,11 +183,16 @@ mod as_list {
 
     use super::{Account, BTreeMap, Deserialize, Origin, Serialize};
 
-    pub(super) fn serialize<S: Serializer>(accounts: &BTreeMap<Origin, Account>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        accounts: &BTreeMap<Origin, Account>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         accounts.iter().collect::<Vec<_>>().serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Origin, Account>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<Origin, Account>, D::Error> {
         Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }

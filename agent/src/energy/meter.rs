@@ -108,7 +108,9 @@ impl Meter {
     /// Takes one sample. `cpu` is absent when /proc/stat is.
     pub fn sample(&mut self, now_boot_ms: u64, cpu: Option<CpuTimes>, sources: &mut SourceBook) {
         self.samples += 1;
-        if self.samples % LOOK_AGAIN == 0 && (self.pods.is_none() || !matches!(self.source, Source::Powercap(_))) {
+        if self.samples.is_multiple_of(LOOK_AGAIN)
+            && (self.pods.is_none() || !matches!(self.source, Source::Powercap(_)))
+        {
             self.look_for_sources(sources);
         }
         let pods = match &mut self.pods {
@@ -189,7 +191,7 @@ impl Meter {
 
     fn save(&mut self, now_boot_ms: u64) {
         self.kept.saved_boot_ms = now_boot_ms;
-        let durable = self.samples % DURABLE_EVERY == 0;
+        let durable = self.samples.is_multiple_of(DURABLE_EVERY);
         if let Err(error) = self.store.save(FILE, &self.kept, durable) {
             // The figures go on; after a restart they would begin again at the last ones saved.
             tracing::warn!(%error, "the energy ledger could not be saved");
@@ -206,7 +208,8 @@ impl Meter {
                 (Source::Powercap(powercap), reason)
             }
             (None, Some(model)) => {
-                let absent = sources.statuses().into_iter().find(|source| source.name == "powercap").and_then(|s| s.reason);
+                let absent =
+                    sources.statuses().into_iter().find(|source| source.name == "powercap").and_then(|s| s.reason);
                 (Source::Model, format!("{}; estimated from {}", absent.unwrap_or_default(), model.basis))
             }
             (None, None) => (Source::Absent, "neither powercap zones nor proc/cpuinfo can be read".into()),
@@ -239,7 +242,11 @@ mod tests {
 
     fn host(energy: Option<u64>) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        write(directory.path(), "proc/cpuinfo", "processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\nmodel : 106\n");
+        write(
+            directory.path(),
+            "proc/cpuinfo",
+            "processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\nmodel : 106\n",
+        );
         write(directory.path(), "proc/sys/kernel/random/boot_id", "boot-1\n");
         if let Some(energy) = energy {
             zone(directory.path(), energy);

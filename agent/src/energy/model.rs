@@ -27,7 +27,8 @@ const AMD_ZEN: Class = Class { name: "AMD, 2017 and later", idle: [38.0, 0.04, 0
 const INTEL_RECENT: Class = Class { name: "Intel, 2017 and later", idle: [14.0, 0.16, 0.16], full: [28.0, 3.3, 0.23] };
 const INTEL_OLDER: Class = Class { name: "Intel, before 2017", idle: [50.0, 0.1, 0.19], full: [120.0, 2.5, 0.47] };
 const AMD_OLDER: Class = Class { name: "AMD, before 2017", idle: [50.0, 0.96, 0.2], full: [96.0, 4.1, 1.26] };
-const OTHER: Class = Class { name: "an architecture without measured machines", idle: [20.0, 0.3, 0.19], full: [40.0, 1.6, 0.3] };
+const OTHER: Class =
+    Class { name: "an architecture without measured machines", idle: [20.0, 0.3, 0.19], full: [40.0, 1.6, 0.3] };
 
 /// Share of the dynamic range at 0, 10, ... 100 % load: the median of the same machines.
 const SHAPE: [f64; 11] = [0.0, 0.13, 0.22, 0.31, 0.39, 0.48, 0.57, 0.66, 0.76, 0.88, 1.0];
@@ -66,7 +67,8 @@ impl PowerModel {
             })
         };
         let number = |name: &str| field(name).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
-        let threads = cpuinfo.lines().filter(|line| line.split(':').next().is_some_and(|key| key.trim() == "processor")).count();
+        let threads =
+            cpuinfo.lines().filter(|line| line.split(':').next().is_some_and(|key| key.trim() == "processor")).count();
         if threads == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "proc/cpuinfo lists no processor"));
         }

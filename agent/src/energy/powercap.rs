@@ -69,10 +69,17 @@ impl Powercap {
     /// When there are none, or their counters may not be read; the error says which and what would help.
     pub fn discover(root: &Root) -> io::Result<Self> {
         let directory = root.join("sys/class/powercap");
-        let entries = fs::read_dir(&directory)
-            .map_err(|error| io::Error::new(error.kind(), "no powercap zones here (a virtual machine, or not mounted into the container)"))?;
-        let mut names: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.contains(':')).collect();
+        let entries = fs::read_dir(&directory).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                "no powercap zones here (a virtual machine, or not mounted into the container)",
+            )
+        })?;
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.contains(':'))
+            .collect();
         // The memory-mapped interface shows the same packages again, so it comes last.
         names.sort_by_key(|name| (name.contains("mmio"), name.clone()));
         let (mut zones, mut psys, mut known) = (Vec::new(), Vec::new(), HashSet::new());
@@ -82,7 +89,11 @@ impl Powercap {
             let Ok(label) = read_bounded(&path.join("name")) else { continue };
             let label = label.trim().to_owned();
             let nested = entry.matches(':').count() > 1;
-            let wanted = if nested { label.starts_with("dram") } else { label.starts_with("package") || label.starts_with("dram") };
+            let wanted = if nested {
+                label.starts_with("dram")
+            } else {
+                label.starts_with("package") || label.starts_with("dram")
+            };
             // Memory is named alike in every package.
             let place = if nested { format!("{}/{label}", parent_label(&directory, &entry)) } else { label.clone() };
             let is_psys = !nested && label == "psys";
@@ -143,7 +154,9 @@ impl Powercap {
 
 fn parent_label(directory: &Path, entry: &str) -> String {
     let parent = entry.rsplit_once(':').map_or(entry, |(parent, _)| parent);
-    read_bounded(&directory.join(parent).join("name")).map(|label| label.trim().to_owned()).unwrap_or_else(|_| parent.to_owned())
+    read_bounded(&directory.join(parent).join("name"))
+        .map(|label| label.trim().to_owned())
+        .unwrap_or_else(|_| parent.to_owned())
 }
 
 fn open(path: &Path, name: String) -> io::Result<Zone> {

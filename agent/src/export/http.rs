@@ -53,7 +53,9 @@ pub fn router(served: Served) -> Router {
 /// # Errors
 /// When it is in use or not of this machine.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; choose another with --listen"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; choose another with --listen"))
 }
 
 /// Serves until cancelled.

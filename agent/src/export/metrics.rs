@@ -83,7 +83,10 @@ fn energy(meter: &Meter, shared: &Arc<Shared>) {
             for (from, account) in view.energy.ledger.accounts() {
                 for (consumer, microjoules) in consumers(account) {
                     let [provenance, source] = origin(from);
-                    instrument.observe(joules(microjoules), &[KeyValue::new(attribute::CONSUMER, consumer), provenance, source]);
+                    instrument.observe(
+                        joules(microjoules),
+                        &[KeyValue::new(attribute::CONSUMER, consumer), provenance, source],
+                    );
                 }
             }
         },
@@ -121,7 +124,8 @@ fn resources(meter: &Meter, shared: &Arc<Shared>) {
     gauge(meter, shared, metric::FILESYSTEM_UTILIZATION, "1", "Share of a filesystem in use.", |view, instrument| {
         for filesystem in &view.sample.filesystems {
             if let Some(share) = filesystem.utilization {
-                instrument.observe(share, &[KeyValue::new("system.filesystem.mountpoint", filesystem.mountpoint.clone())]);
+                instrument
+                    .observe(share, &[KeyValue::new("system.filesystem.mountpoint", filesystem.mountpoint.clone())]);
             }
         }
     });
@@ -152,12 +156,21 @@ fn resources(meter: &Meter, shared: &Arc<Shared>) {
             instrument.observe(disk.busy, &[KeyValue::new("system.device", disk.name.clone())]);
         }
     });
-    counter(meter, shared, "system.network.errors", "{error}", "Errors and drops of an interface.", |_, view, instrument| {
-        for interface in &view.sample.network {
-            instrument
-                .observe(interface.errors as f64, &[KeyValue::new("network.interface.name", interface.name.clone())]);
-        }
-    });
+    counter(
+        meter,
+        shared,
+        "system.network.errors",
+        "{error}",
+        "Errors and drops of an interface.",
+        |_, view, instrument| {
+            for interface in &view.sample.network {
+                instrument.observe(
+                    interface.errors as f64,
+                    &[KeyValue::new("network.interface.name", interface.name.clone())],
+                );
+            }
+        },
+    );
 }
 
 fn health(meter: &Meter, shared: &Arc<Shared>) {
@@ -180,16 +193,37 @@ fn health(meter: &Meter, shared: &Arc<Shared>) {
             instrument.observe(f64::from(u8::from(source.present)), &attributes);
         }
     });
-    gauge(meter, shared, "evergreen.node.ready_sources", "{source}", "Sources that can be read.", |view, instrument| {
-        instrument.observe(view.sources.iter().filter(|source| source.present).count() as f64, &[]);
-    });
+    gauge(
+        meter,
+        shared,
+        "evergreen.node.ready_sources",
+        "{source}",
+        "Sources that can be read.",
+        |view, instrument| {
+            instrument.observe(view.sources.iter().filter(|source| source.present).count() as f64, &[]);
+        },
+    );
     counter(meter, shared, "evergreen.kmsg.messages", "{message}", "Kernel messages read.", |shared, _, instrument| {
         instrument.observe(shared.kernel_log.messages.load(Ordering::Relaxed) as f64, &[]);
     });
-    counter(meter, shared, "evergreen.kmsg.overruns", "{overrun}", "Times the kernel's ring overran us.", |shared, _, instrument| {
-        instrument.observe(shared.kernel_log.overruns.load(Ordering::Relaxed) as f64, &[]);
-    });
-    counter(meter, shared, "evergreen.kmsg.lost", "{message}", "Kernel messages lost in overruns.", |shared, _, instrument| {
-        instrument.observe(shared.kernel_log.lost.load(Ordering::Relaxed) as f64, &[]);
-    });
+    counter(
+        meter,
+        shared,
+        "evergreen.kmsg.overruns",
+        "{overrun}",
+        "Times the kernel's ring overran us.",
+        |shared, _, instrument| {
+            instrument.observe(shared.kernel_log.overruns.load(Ordering::Relaxed) as f64, &[]);
+        },
+    );
+    counter(
+        meter,
+        shared,
+        "evergreen.kmsg.lost",
+        "{message}",
+        "Kernel messages lost in overruns.",
+        |shared, _, instrument| {
+            instrument.observe(shared.kernel_log.lost.load(Ordering::Relaxed) as f64, &[]);
+        },
+    );
 }

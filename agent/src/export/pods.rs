@@ -1,10 +1,7 @@
 //! Energy of pods: a slow meter for OTLP, and an encoder of its own for Prometheus, because a series of the SDK costs
 //! more than a kilobyte and a node may have hundreds of pods.
 
-use std::{
-    fmt::Write,
-    sync::Arc,
-};
+use std::{fmt::Write, sync::Arc};
 
 use evergreen_api::telemetry::{attribute, metric};
 use evergreen_telemetry::{KeyValue, Meter};

@@ -17,7 +17,9 @@ const MAX_GROUPS: usize = 4_096;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The key is not the one this node knows.
-    #[error("the site `{site}` shows another public key than the one pinned; if the site was set up anew, restart the agent or give it the new key with --site-public-key")]
+    #[error(
+        "the site `{site}` shows another public key than the one pinned; if the site was set up anew, restart the agent or give it the new key with --site-public-key"
+    )]
     KeyChanged {
         /// Site that answered.
         site: String,
@@ -87,7 +89,9 @@ impl GrantBook {
         let gone: Vec<String> = self
             .held
             .iter()
-            .filter(|(group, held)| held.grant.site == list.site && !list.grants.iter().any(|grant| grant.group == **group))
+            .filter(|(group, held)| {
+                held.grant.site == list.site && !list.grants.iter().any(|grant| grant.group == **group)
+            })
             .map(|(group, _)| group.clone())
             .collect();
         for group in gone {
@@ -113,7 +117,8 @@ impl GrantBook {
                 return Err("its epoch is older than the one held");
             }
             // Two requests may be answered out of order.
-            if grant.epoch == held.grant.epoch && grant.incarnation == held.grant.incarnation && ends_ms < held.ends_ms {
+            if grant.epoch == held.grant.epoch && grant.incarnation == held.grant.incarnation && ends_ms < held.ends_ms
+            {
                 return Ok(());
             }
         }
@@ -136,7 +141,12 @@ impl GrantBook {
 
 /// What is sent to the site after a drop.
 pub fn acknowledgement(node: &str, grant: &Grant) -> GrantAck {
-    GrantAck { node: node.to_owned(), group: grant.group.clone(), epoch: grant.epoch, incarnation: grant.incarnation.clone() }
+    GrantAck {
+        node: node.to_owned(),
+        group: grant.group.clone(),
+        epoch: grant.epoch,
+        incarnation: grant.incarnation.clone(),
+    }
 }
 
 fn decode_key(text: &str) -> Result<Vec<u8>, Refusal> {

@@ -109,7 +109,10 @@ pub async fn run(config: SiteConfig, book: Arc<Mutex<GrantBook>>, cancel: Cancel
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no grants from the site; what is held ends by itself");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "no grants from the site; what is held ends by itself"
+                    );
                 }
                 // Certificates may have been rotated under us.
                 client = None;
@@ -134,7 +137,8 @@ async fn pull(
     let sent_ms = boot_ms();
     let body = call(config, client, Method::GET, &path, Bytes::new()).await?;
     let list: GrantList = serde_json::from_slice(&body).map_err(|error| PullError::Malformed(error.to_string()))?;
-    let applied = book.lock().apply(&list, sent_ms, boot_ms()).map_err(|error| PullError::Malformed(error.to_string()))?;
+    let applied =
+        book.lock().apply(&list, sent_ms, boot_ms()).map_err(|error| PullError::Malformed(error.to_string()))?;
     for (group, why) in applied.refused {
         tracing::warn!(group, why, "a grant was refused");
     }
@@ -153,7 +157,13 @@ async fn pull(
     Ok(())
 }
 
-async fn call(config: &SiteConfig, client: &HttpClient, method: Method, path: &str, body: Bytes) -> Result<Bytes, PullError> {
+async fn call(
+    config: &SiteConfig,
+    client: &HttpClient,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Bytes, PullError> {
     let base = config.endpoint.to_string();
     let mut request = Request::builder().method(method).uri(format!("{}{path}", base.trim_end_matches('/')));
     if !body.is_empty() {
@@ -206,7 +216,8 @@ fn connect(config: &SiteConfig) -> Result<HttpClient, PullError> {
     http.enforce_http(false);
     http.set_connect_timeout(Some(TIMEOUT));
     http.set_nodelay(true);
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
     Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector))
 }
 
@@ -220,13 +231,23 @@ fn read_certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'stati
 /// Percent-encodes what a node name should never hold anyway.
 fn encode(text: &str) -> String {
     text.bytes()
-        .map(|b| if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_') { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_') {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::{Json, Router, extract::State, routing::{get, post}};
+    use axum::{
+        Json, Router,
+        extract::State,
+        routing::{get, post},
+    };
     use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
     use evergreen_api::grants::{Grant, signed_payload};
     use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -247,7 +268,11 @@ mod tests {
                 remaining_ms: 60_000,
                 signature: BASE64.encode(pair.sign(&signed_payload(group, "dc-a", 1, "i"))),
             });
-            Json(GrantList { site: "dc-a".into(), public_key: BASE64.encode(pair.public_key()), grants: grants.collect() })
+            Json(GrantList {
+                site: "dc-a".into(),
+                public_key: BASE64.encode(pair.public_key()),
+                grants: grants.collect(),
+            })
         }
         async fn ack(State(shared): State<Shared>, Json(ack): Json<GrantAck>) {
             shared.lock().1.push(ack);

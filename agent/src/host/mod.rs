@@ -66,7 +66,10 @@ pub fn read_number(path: &Path) -> io::Result<u64> {
     let text = read_bounded(path)?;
     let text = text.trim();
     text.parse().map_err(|_| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("`{}` is no number", crate::text::printable(text.as_bytes(), 40)))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("`{}` is no number", crate::text::printable(text.as_bytes(), 40)),
+        )
     })
 }
 

@@ -26,6 +26,8 @@ const SAME_EPISODE: f64 = 600.0;
 const SAME_CRASH_MESSAGES: u32 = 400;
 /// Messages at the beginning of a report in which a more exact rule may take over its name.
 const NAMING_MESSAGES: u32 = 40;
+/// Rank from which a rule names its report for good: below it, it is a symptom of what a later message may tell.
+const NAMED: i32 = 50;
 /// Messages behind the naming one that are kept as evidence.
 const EVIDENCE_MESSAGES: u32 = 40;
 /// Crash type of everything that hangs.
@@ -263,7 +265,8 @@ impl Open {
         self.see(message, again);
         self.panicked |= rule.severity == Severity::Fatal;
         self.detection.severity = self.detection.severity.max(rule.severity);
-        if naming && rule.rank > rules.rule(self.rule).rank {
+        let named = rules.rule(self.rule).rank;
+        if naming && named < NAMED && rule.rank > named {
             self.rename(index, rule, message);
         } else if naming && let Some(crash_type) = rules.rule(self.rule).refined(message.text) {
             self.detection.crash_type = Some(crash_type.to_owned());

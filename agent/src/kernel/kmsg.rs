@@ -92,7 +92,9 @@ impl KernelLog {
             self.log = Some(self.open()?);
         }
         let outcome = match &mut self.log {
-            Some(Log::Device { file }) => read_device(file, &mut self.buffer, &mut self.position, &mut self.losses, take),
+            Some(Log::Device { file }) => {
+                read_device(file, &mut self.buffer, &mut self.position, &mut self.losses, take)
+            }
             Some(Log::Tail { .. }) => self.read_tail(take),
             None => Ok(0),
         };
@@ -304,7 +306,11 @@ mod tests {
     fn a_log_that_is_not_there_is_an_error_and_tried_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("kmsg");
-        let mut log = KernelLog::new(&path, "b", Some(Position { boot_id: "b".into(), file: Some((0, 0)), ..Default::default() }));
+        let mut log = KernelLog::new(
+            &path,
+            "b",
+            Some(Position { boot_id: "b".into(), file: Some((0, 0)), ..Default::default() }),
+        );
         assert!(log.read(|_| ()).is_err());
         append_to(&path, "6,1,1,-;there\n");
         assert_eq!(read_all(&mut log), ["there"]);

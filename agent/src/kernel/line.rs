@@ -102,7 +102,9 @@ fn without_prefixes(line: &[u8], format: Format) -> Message<'_> {
     for _ in 0..MAX_PREFIXES {
         let text = message.text.trim_ascii_start();
         message.text = text;
-        if let Some(rest) = level(text).or_else(|| caller(text)).or_else(|| decoded_level(text)) {
+        let prefix =
+            level(text).or_else(|| caller(text)).or_else(|| decoded_level(text)).or_else(|| login_prompt(text));
+        if let Some(rest) = prefix {
             message.text = rest;
         } else if let Some((seconds, at, rest)) = kernel_stamp(text) {
             message.clock = Some(seconds);
@@ -156,6 +158,12 @@ fn decoded_level(text: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
+/// `HOST login: ` that a serial console shows in front of the message that came next.
+fn login_prompt(text: &[u8]) -> Option<&[u8]> {
+    let end = text.iter().take(64).position(|b| *b == b' ')?;
+    text[end + 1..].strip_prefix(b"login: ")
+}
+
 /// `[   12.345678]`, with the caller id of some vendors' kernels behind the number left alone.
 fn kernel_stamp(text: &[u8]) -> Option<(f64, &[u8], &[u8])> {
     let inner = text.strip_prefix(b"[")?.trim_ascii_start();
@@ -199,14 +207,21 @@ struct LogDate<'a> {
 
 /// `Nov  3 10:00:00 ` or `2025-01-21T04:41:44.283302+00:00 `.
 fn log_date(text: &[u8]) -> Option<(LogDate<'_>, &[u8])> {
-    if text.len() > 20 && text[0].is_ascii_digit() && text[4] == b'-' && text[7] == b'-' && matches!(text[10], b'T' | b' ')
+    if text.len() > 20
+        && text[0].is_ascii_digit()
+        && text[4] == b'-'
+        && text[7] == b'-'
+        && matches!(text[10], b'T' | b' ')
     {
         let end = 11 + text[11..].iter().position(|b| *b == b' ')?;
         let stamp = std::str::from_utf8(&text[..end]).ok()?;
         let day: f64 = stamp.get(8..10)?.parse().ok()?;
         let seconds = clock_seconds(stamp.get(11..19)?)?;
         let from_dmesg = stamp.contains(',');
-        return Some((LogDate { seconds: Some(day * 86_400.0 + seconds), text: &text[..end], from_dmesg }, &text[end..]));
+        return Some((
+            LogDate { seconds: Some(day * 86_400.0 + seconds), text: &text[..end], from_dmesg },
+            &text[end..],
+        ));
     }
     // Three letters, day, clock.
     let head = std::str::from_utf8(text.get(..text.len().min(32))?).ok().or_else(|| {
@@ -227,8 +242,7 @@ fn log_date(text: &[u8]) -> Option<(LogDate<'_>, &[u8])> {
 }
 
 fn day_seconds(month: &str, day: &str, clock: &str) -> Option<f64> {
-    const MONTHS: [&str; 12] =
-        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
     let month = MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))?;
     let day: u32 = day.parse().ok().filter(|day| (1..=31).contains(day))?;
     Some(f64::from(day + 31 * u32::try_from(month).ok()?) * 86_400.0 + clock_seconds(clock)?)
@@ -308,7 +322,9 @@ mod tests {
     fn texts(line: &str) -> Vec<String> {
         messages(line.as_bytes(), Format::Auto)
             .into_iter()
-            .map(|message| format!("{}{}", if message.from_kernel { "" } else { "!" }, String::from_utf8_lossy(message.text)))
+            .map(|message| {
+                format!("{}{}", if message.from_kernel { "" } else { "!" }, String::from_utf8_lossy(message.text))
+            })
             .collect()
     }
 
@@ -327,6 +343,7 @@ mod tests {
             "Nov 13 10:00:00 node-1 kernel: BUG: x",
             "2025-01-21T04:41:44.283302+00:00 node-1 kernel: BUG: x",
             "<4>Nov  3 10:00:00 node-1 kernel: BUG: x",
+            "node-1 login: BUG: x",
             "Sep 23 02:31:17 node-1 kern.err kernel: [   68.938106][ T2742] BUG: x",
         ] {
             assert_eq!(texts(line), ["BUG: x"], "{line}");
@@ -341,15 +358,18 @@ mod tests {
 
     #[test]
     fn a_device_is_no_syslog_tag_in_dmesg_with_iso_time() {
-        assert_eq!(texts("2025-01-21T04:41:44,283302+00:00 nvme nvme0: Device not ready"), ["nvme nvme0: Device not ready"]);
+        assert_eq!(
+            texts("2025-01-21T04:41:44,283302+00:00 nvme nvme0: Device not ready"),
+            ["nvme nvme0: Device not ready"]
+        );
     }
 
     #[test]
     fn two_messages_on_one_console_line_are_two_messages() {
-        assert_eq!(texts("[ 1117.129650] trusty: panic (caller [ 1117.140866] trusty: halt"), [
-            "trusty: panic (caller",
-            "trusty: halt"
-        ]);
+        assert_eq!(
+            texts("[ 1117.129650] trusty: panic (caller [ 1117.140866] trusty: halt"),
+            ["trusty: panic (caller", "trusty: halt"]
+        );
     }
 
     #[test]

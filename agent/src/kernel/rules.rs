@@ -221,8 +221,11 @@ impl RuleSet {
             .dfa_size_limit(AUTOMATON_CACHE)
             .build()
             .map_err(whole)?;
-        let cancels =
-            RegexSetBuilder::new(&cancel.0).unicode(false).dfa_size_limit(AUTOMATON_CACHE / 4).build().map_err(whole)?;
+        let cancels = RegexSetBuilder::new(&cancel.0)
+            .unicode(false)
+            .dfa_size_limit(AUTOMATON_CACHE / 4)
+            .build()
+            .map_err(whole)?;
         Ok(Self { rules, set, owner, cancel: cancels, cancels: cancel.1 })
     }
 

@@ -127,11 +127,16 @@ impl Desired {
         // The name says what happened when, so that a repeated write of the same Event is refused, not doubled.
         let moment = at.parse::<Timestamp>().unwrap_or(now);
         let verb = if raised { "detected" } else { "cleared" };
-        let annotations = self.traceparent(kind).map(|trace| BTreeMap::from([(names::ANNOTATION_TRACEPARENT.to_owned(), trace.to_owned())]));
+        let annotations = self
+            .traceparent(kind)
+            .map(|trace| BTreeMap::from([(names::ANNOTATION_TRACEPARENT.to_owned(), trace.to_owned())]));
         Some(Event {
             metadata: ObjectMeta {
-                name: Some(format!("{node}.{}.{verb}.{:x}", kind.condition_type().to_lowercase(), moment.as_millisecond())),
-                namespace: Some("default".into()),
+                name: Some(format!(
+                    "{node}.{}.{verb}.{:x}",
+                    kind.condition_type().to_lowercase(),
+                    moment.as_millisecond()
+                )),
                 annotations,
                 ..ObjectMeta::default()
             },
@@ -196,7 +201,11 @@ pub(super) fn same_health(written: &NodeHealthStatus, wanted: &NodeHealthStatus)
 }
 
 /// The one patch of the Node: conditions that changed, conditions that go, trace contexts.
-pub(super) fn node_patch(changed: &[(ProblemKind, Value)], removed: &[ProblemKind], annotations: &Map<String, Value>) -> Value {
+pub(super) fn node_patch(
+    changed: &[(ProblemKind, Value)],
+    removed: &[ProblemKind],
+    annotations: &Map<String, Value>,
+) -> Value {
     let mut conditions: Vec<Value> = changed.iter().map(|(_, condition)| condition.clone()).collect();
     conditions.extend(removed.iter().map(|kind| json!({"type": kind.condition_type(), "$patch": "delete"})));
     let mut patch = json!({"status": {"conditions": conditions}});

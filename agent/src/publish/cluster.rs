@@ -25,7 +25,8 @@ const SITE: Duration = Duration::from_secs(3);
 pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Option<Client>> {
     let mut config = match kubeconfig {
         Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("{} is no kubeconfig", path.display()))?;
+            let kubeconfig =
+                Kubeconfig::read_from(path).with_context(|| format!("{} is no kubeconfig", path.display()))?;
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
                 .await
                 .with_context(|| format!("{} names no usable cluster", path.display()))?

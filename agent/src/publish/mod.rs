@@ -46,8 +46,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Events that wait for the API server; the oldest goes first when there are more.
 const MAX_EVENTS: usize = 64;
-/// Where Events about nodes live.
-const EVENT_NAMESPACE: &str = "default";
+/// Where Events about nodes live: in the first of these that the cluster takes. Before Kubernetes 1.22 it was the second.
+const EVENT_NAMESPACES: [&str; 2] = ["default", "kube-system"];
+/// Name under which fields are written.
+const FIELD_MANAGER: &str = "evergreen-agent";
 
 /// A call to the API server that failed.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +87,7 @@ pub struct Publisher {
     announced: BTreeMap<ProblemKind, String>,
     events: VecDeque<Event>,
     dropped_events: u64,
+    event_namespace: usize,
     last_node_write: Option<Instant>,
 }
 
@@ -111,6 +114,7 @@ impl Publisher {
             announced: BTreeMap::new(),
             events: VecDeque::new(),
             dropped_events: 0,
+            event_namespace: 0,
             last_node_write: None,
         }
     }
@@ -154,7 +158,10 @@ impl Publisher {
                 }
                 Err(error) => {
                     if failures == 0 {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "the node's state cannot be written; trying again");
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the node's state cannot be written; trying again"
+                        );
                     }
                     failures = failures.saturating_add(1);
                 }
@@ -213,23 +220,27 @@ impl Publisher {
             })
             .map(|(kind, condition)| (*kind, condition.clone()))
             .collect();
-        let removed: Vec<ProblemKind> = desired.retired.iter().copied().filter(|kind| written.contains_key(kind)).collect();
+        let removed: Vec<ProblemKind> =
+            desired.retired.iter().copied().filter(|kind| written.contains_key(kind)).collect();
         if changed.is_empty() && removed.is_empty() {
             return Ok(());
         }
         let flips: Vec<(ProblemKind, bool)> = changed
             .iter()
-            .filter(|(kind, condition)| written.get(kind).and_then(|before| before.get("status")) != condition.get("status"))
+            .filter(|(kind, condition)| {
+                written.get(kind).and_then(|before| before.get("status")) != condition.get("status")
+            })
             .map(|(kind, condition)| (*kind, condition["status"] == "True"))
             .collect();
         let annotations = desired.annotations(&changed, &removed);
         let patch = body::node_patch(&changed, &removed, &annotations);
         let begun = SystemTime::now();
         self.last_node_write = Some(Instant::now());
-        let params = PatchParams::default();
+        let params = patch_params();
         let nodes = self.nodes();
         let answer =
-            call("writing the Node's conditions", nodes.patch_status(&self.node, &params, &Patch::Strategic(&patch))).await?;
+            call("writing the Node's conditions", nodes.patch_status(&self.node, &params, &Patch::Strategic(&patch)))
+                .await?;
         // Annotations ride along with the status; where they do not, they get a write of their own.
         let have = answer.metadata.annotations.unwrap_or_default();
         if annotations.iter().any(|(name, value)| value.as_str() != have.get(name).map(String::as_str)) {
@@ -278,7 +289,10 @@ impl Publisher {
         if self.events.len() >= MAX_EVENTS {
             self.events.pop_front();
             self.dropped_events += 1;
-            tracing::warn!(dropped = self.dropped_events, "an Event waited too long and was dropped; the condition was not");
+            tracing::warn!(
+                dropped = self.dropped_events,
+                "an Event waited too long and was dropped; the condition was not"
+            );
         }
         self.events.push_back(event);
     }
@@ -290,16 +304,18 @@ impl Publisher {
         }
         let api: Api<NodeHealth> = Api::all(self.client.clone());
         let patch = json!({"status": status});
-        let params = PatchParams::default();
+        let params = patch_params();
         let first = call("writing the NodeHealth", api.patch_status(&self.node, &params, &Patch::Merge(&patch))).await;
         let outcome = match first {
             Err(PublishError::Call { source: kube::Error::Api(answer), .. }) if answer.is_not_found() => {
                 let health = NodeHealth::new(&self.node, NodeHealthSpec { node_name: self.node.clone() });
-                match call("creating the NodeHealth", api.create(&PostParams::default(), &health)).await {
+                match call("creating the NodeHealth", api.create(&post_params(), &health)).await {
                     // The kind itself is not there: its definition comes with the chart. Conditions work without it.
                     Err(PublishError::Call { source: kube::Error::Api(answer), .. }) if answer.is_not_found() => {
                         if !std::mem::replace(&mut self.health_kind_missing, true) {
-                            tracing::warn!("this cluster has no NodeHealth resource; install the custom resource definitions to see it");
+                            tracing::warn!(
+                                "this cluster has no NodeHealth resource; install the custom resource definitions to see it"
+                            );
                         }
                         return Ok(());
                     }
@@ -318,11 +334,19 @@ impl Publisher {
     }
 
     async fn write_events(&mut self) -> Result<(), PublishError> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), EVENT_NAMESPACE);
-        while let Some(event) = self.events.front() {
-            match call("writing an Event", api.create(&PostParams::default(), event)).await {
+        while let Some(event) = self.events.front_mut() {
+            let namespace = EVENT_NAMESPACES[self.event_namespace];
+            event.metadata.namespace = Some(namespace.to_owned());
+            let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+            match call("writing an Event", api.create(&post_params(), event)).await {
                 // Written before an answer that was lost.
                 Err(PublishError::Call { source: kube::Error::Api(answer), .. }) if answer.is_already_exists() => {}
+                Err(PublishError::Call { source: kube::Error::Api(answer), .. })
+                    if answer.is_invalid() && self.event_namespace + 1 < EVENT_NAMESPACES.len() =>
+                {
+                    self.event_namespace += 1;
+                    continue;
+                }
                 Err(PublishError::Call { source: kube::Error::Api(answer), .. })
                     if answer.is_forbidden() || answer.is_not_found() || answer.is_invalid() =>
                 {
@@ -339,6 +363,14 @@ impl Publisher {
     fn nodes(&self) -> Api<Node> {
         Api::all(self.client.clone())
     }
+}
+
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+fn post_params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 async fn call<T>(what: &'static str, work: impl Future<Output = kube::Result<T>>) -> Result<T, PublishError> {

@@ -1,4 +1,7 @@
-use std::{collections::HashMap, convert::Infallible};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+};
 
 use axum::{
     Router,
@@ -37,7 +40,12 @@ fn failure(status: StatusCode, reason: &str) -> axum::response::Response {
     answer(status, &body)
 }
 
-async fn handle(State(cluster): State<SharedCluster>, method: Method, uri: Uri, body: Bytes) -> Result<axum::response::Response, Infallible> {
+async fn handle(
+    State(cluster): State<SharedCluster>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Result<axum::response::Response, Infallible> {
     let mut cluster = cluster.lock();
     if cluster.failing {
         return Ok(failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"));
@@ -68,12 +76,11 @@ async fn handle(State(cluster): State<SharedCluster>, method: Method, uri: Uri, 
             None => failure(StatusCode::NOT_FOUND, "NotFound"),
         },
         (&Method::POST, path) => {
-            let key = if path.contains("nodehealths") { "health".into() } else { value["metadata"]["name"].to_string() };
-            if cluster.objects.contains_key(&key) {
-                failure(StatusCode::CONFLICT, "AlreadyExists")
-            } else {
-                cluster.objects.insert(key, value.clone());
-                answer(StatusCode::CREATED, &value)
+            let key =
+                if path.contains("nodehealths") { "health".into() } else { value["metadata"]["name"].to_string() };
+            match cluster.objects.entry(key) {
+                Entry::Occupied(_) => failure(StatusCode::CONFLICT, "AlreadyExists"),
+                Entry::Vacant(place) => answer(StatusCode::CREATED, place.insert(value)),
             }
         }
         _ => failure(StatusCode::NOT_FOUND, "NotFound"),
@@ -89,7 +96,8 @@ struct Bench {
 
 fn bench() -> Bench {
     let cluster: SharedCluster = Arc::default();
-    cluster.lock().node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {"conditions": []}});
+    cluster.lock().node =
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {"conditions": []}});
     let app = Router::new().fallback(handle).with_state(Arc::clone(&cluster));
     let client = Client::new(app, "default");
     let (sender, adopted) = mpsc::channel(8);
@@ -110,7 +118,8 @@ impl Bench {
             count,
             at: String::new(),
         };
-        let sighting = Sighting { report: 1, detection, rule: "r".into(), clear_after: Some(Duration::from_secs(1)), condition };
+        let sighting =
+            Sighting { report: 1, detection, rule: "r".into(), clear_after: Some(Duration::from_secs(1)), condition };
         self.book.observe(sighting, &Moment::now());
         self.book.set_trace(kind, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into());
     }
@@ -201,11 +210,10 @@ async fn annotations_get_their_own_write_where_the_status_does_not_take_them() {
 #[tokio::test]
 async fn a_condition_of_an_earlier_agent_is_found_and_a_foreign_one_is_left_alone() {
     let mut bench = bench();
-    let condition = |kind: &str| {
-        json!({"type": kind, "status": "True", "reason": "x", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z", "lastHeartbeatTime": "2026-01-01T00:00:00Z"})
-    };
+    let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "x", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z", "lastHeartbeatTime": "2026-01-01T00:00:00Z"});
     bench.cluster.lock().node["metadata"]["annotations"] = json!({"evergreen.dev/traceparent.HungTask": "00-a"});
-    bench.cluster.lock().node["status"]["conditions"] = json!([condition("HungTask"), condition("KernelDeadlock"), condition("Ready")]);
+    bench.cluster.lock().node["status"]["conditions"] =
+        json!([condition("HungTask"), condition("KernelDeadlock"), condition("Ready")]);
     bench.sync().await.unwrap();
     assert_eq!(bench.adopted.try_recv().unwrap().kind, ProblemKind::HungTask);
     assert!(bench.adopted.try_recv().is_err());

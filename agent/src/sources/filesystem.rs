@@ -27,7 +27,8 @@ const MAX_STUCK: usize = 4;
 const MAX_MOUNTS: usize = 128;
 /// Filesystems that hold data; all others are views of the kernel.
 const REAL: [&str; 16] = [
-    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "vfat", "nfs", "nfs4", "ceph", "cifs", "gfs2", "ocfs2", "lustre", "9p",
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "vfat", "nfs", "nfs4", "ceph", "cifs", "gfs2", "ocfs2",
+    "lustre", "9p",
 ];
 
 /// One mounted filesystem.

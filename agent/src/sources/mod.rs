@@ -132,7 +132,8 @@ impl Collector {
     pub fn read_fast(&mut self, elapsed: Duration) {
         let times = self.root.read("proc/stat").and_then(|text| CpuTimes::parse(&text));
         if let Some(times) = self.sources.note("cpu", times) {
-            self.sample.cpu_utilization = self.cpu.and_then(|before| times.utilization_since(&before)).or(self.sample.cpu_utilization);
+            self.sample.cpu_utilization =
+                self.cpu.and_then(|before| times.utilization_since(&before)).or(self.sample.cpu_utilization);
             self.sample.cpus = times.cpus;
             self.cpu = Some(times);
         }
@@ -142,7 +143,8 @@ impl Collector {
         });
         self.sample.memory = self.sources.note("memory", memory);
         let load = self.parse::<LoadAverage>("proc/loadavg");
-        self.sample.load = self.sources.note("load", load).map(|load| [load.one, load.five, load.fifteen].map(f64::from));
+        self.sample.load =
+            self.sources.note("load", load).map(|load| [load.one, load.five, load.fifteen].map(f64::from));
         let pressure = pressure::read(&self.root);
         self.sample.pressure = self.sources.note("pressure", pressure).unwrap_or_default();
         let disks = self.root.read("proc/diskstats").map(|text| self.disks.advance(&self.root, &text, elapsed));
@@ -172,14 +174,16 @@ impl Collector {
     fn parse<T: FromRead>(&self, path: &str) -> io::Result<T> {
         let text = self.root.read(path)?;
         // The parser's own error names a file of this machine; ours may be elsewhere.
-        T::from_read(text.as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not understood")))
+        T::from_read(text.as_bytes())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not understood")))
     }
 }
 
 /// Numbered directories below proc: cheaper than reading a thousand processes to count them.
 fn count_processes(root: &Root) -> io::Result<u64> {
     let entries = std::fs::read_dir(root.join("proc"))?;
-    let is_process = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()));
+    let is_process =
+        |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()));
     let listed = entries.flatten().filter(|entry| is_process(&entry.file_name())).count() as u64;
     if listed > 0 || root.is_this_machine() {
         return Ok(listed);

@@ -53,7 +53,7 @@ impl DiskRates {
             }
             let now = [stat.sectors_read, stat.sectors_written, stat.time_in_progress];
             let before = self.0.get(&stat.name).copied().unwrap_or(now);
-            let delta = |index: usize| now[index].checked_sub(before[index]).unwrap_or(0) as f64 / seconds;
+            let delta = |index: usize| now[index].saturating_sub(before[index]) as f64 / seconds;
             disks.push(Disk {
                 name: stat.name.clone(),
                 read_bytes_per_second: delta(0) * SECTOR as f64,
@@ -88,7 +88,7 @@ impl NetworkRates {
             }
             let now = [device.recv_bytes, device.sent_bytes];
             let before = self.0.get(&name).copied().unwrap_or(now);
-            let delta = |index: usize| now[index].checked_sub(before[index]).unwrap_or(0) as f64 / seconds;
+            let delta = |index: usize| now[index].saturating_sub(before[index]) as f64 / seconds;
             let errors = [device.recv_errs, device.recv_drop, device.sent_errs, device.sent_drop];
             interfaces.push(Interface {
                 name: name.clone(),
