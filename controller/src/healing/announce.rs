@@ -17,6 +17,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 use opentelemetry::metrics::Counter;
+use tokio::sync::mpsc;
 
 use super::{HealingContext, calls::call};
 
@@ -24,22 +25,27 @@ use super::{HealingContext, calls::call};
 const EVENT_NAMESPACE: &str = "default";
 /// Longest note that the API server takes.
 const MAX_NOTE: usize = 1_000;
+/// Events that wait to be written; more are dropped, the log line stays.
+const EVENT_QUEUE: usize = 256;
 
 /// Says what happens.
 pub(crate) struct Announcer {
     site: String,
     incidents: IncidentTracer,
     runs: Counter<u64>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Announcer {
-    pub(crate) fn new(ctx: &HealingContext) -> Self {
+    /// Events go into the returned queue; see [`write_events`].
+    pub(crate) fn new(ctx: &HealingContext) -> (Self, mpsc::Receiver<Event>) {
+        let (events, queue) = mpsc::channel(EVENT_QUEUE);
         let runs = ctx
             .meter
             .u64_counter(metric::PLAYBOOK_RUNS)
             .with_description("Playbook runs that ended, by phase.")
             .build();
-        Self { site: ctx.site.clone(), incidents: ctx.incidents.clone(), runs }
+        (Self { site: ctx.site.clone(), incidents: ctx.incidents.clone(), runs, events }, queue)
     }
 
     fn attributes(&self, subject: &Subject) -> Vec<KeyValue> {
@@ -115,29 +121,27 @@ impl Announcer {
         tracing::info!(run = %name, playbook = %spec.playbook, node = %spec.subject.name, verdict, %message, "run ended");
     }
 
-    /// Writes an Event about a run on its node.
-    pub(crate) async fn event(&self, client: &Client, spec: &PlaybookRunSpec, what: Happened<'_>) {
-        let trace = spec.traceparent.clone();
-        self.write_event(client, &spec.subject, &spec.playbook, what, trace).await;
+    /// An Event about a run on its node.
+    pub(crate) fn event(&self, spec: &PlaybookRunSpec, what: Happened<'_>) {
+        self.send(self.event_object(&spec.subject, &spec.playbook, what, spec.traceparent.clone()));
     }
 
-    /// Writes an Event about a match that starts nothing.
-    pub(crate) async fn blocked(&self, client: &Client, blocked: &Blocked) {
+    /// An Event about a match that starts nothing.
+    pub(crate) fn blocked(&self, blocked: &Blocked) {
         let what = Happened { reason: "PlaybookBlocked", action: "Match", note: &blocked.reason, bad: true };
-        self.write_event(client, &blocked.subject, &blocked.playbook, what, None).await;
+        self.send(self.event_object(&blocked.subject, &blocked.playbook, what, None));
     }
 
-    async fn write_event(
-        &self,
-        client: &Client,
-        subject: &Subject,
-        playbook: &str,
-        what: Happened<'_>,
-        trace: Option<String>,
-    ) {
+    fn send(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            tracing::debug!("an Event was dropped: the API server takes them too slowly");
+        }
+    }
+
+    fn event_object(&self, subject: &Subject, playbook: &str, what: Happened<'_>, trace: Option<String>) -> Event {
         let note: String = format!("playbook {playbook}: {}", what.note).chars().take(MAX_NOTE).collect();
         let annotations = trace.map(|trace| BTreeMap::from([(names::ANNOTATION_TRACEPARENT.to_owned(), trace)]));
-        let event = Event {
+        Event {
             metadata: ObjectMeta {
                 generate_name: Some(format!("{}.", subject.name)),
                 namespace: Some(EVENT_NAMESPACE.to_owned()),
@@ -159,8 +163,14 @@ impl Announcer {
             note: Some(note),
             type_: Some(if what.bad { "Warning" } else { "Normal" }.to_owned()),
             ..Event::default()
-        };
-        let api = Api::<Event>::namespaced(client.clone(), EVENT_NAMESPACE);
+        }
+    }
+}
+
+/// Writes Events one after the other, so that no decision ever waits for one.
+pub(crate) async fn write_events(client: Client, mut events: mpsc::Receiver<Event>) {
+    let api = Api::<Event>::namespaced(client, EVENT_NAMESPACE);
+    while let Some(event) = events.recv().await {
         if let Err(error) = call("write an Event", api.create(&PostParams::default(), &event)).await {
             tracing::debug!(error = %error.describe(), "an Event was not written");
         }

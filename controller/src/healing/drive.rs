@@ -221,7 +221,7 @@ impl Driver {
             Ok(written) => {
                 self.run = written;
                 self.recorded(change);
-                self.tell(change).await;
+                self.tell(change);
                 Ok(true)
             }
             Err(error) => {
@@ -234,7 +234,7 @@ impl Driver {
                 self.run = current;
                 if landed {
                     self.recorded(change);
-                    self.tell(change).await;
+                    self.tell(change);
                 } else if conflict {
                     self.memory = Memory::default();
                 }
@@ -260,7 +260,7 @@ impl Driver {
         }
     }
 
-    async fn tell(&self, change: &Change) {
+    fn tell(&self, change: &Change) {
         let first = self.run.status.as_ref().is_some_and(|status| status.log.len() == 1);
         let what = match change {
             Change::Intend { .. } if first => {
@@ -280,7 +280,7 @@ impl Driver {
             _ => None,
         };
         if let Some(what) = what {
-            self.parts.announcer.event(&self.parts.client, &self.run.spec, what).await;
+            self.parts.announcer.event(&self.run.spec, what);
         }
     }
 

@@ -22,7 +22,7 @@ mod workload;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use evergreen_playbooks::planner::{self, Blocked, Start};
+use evergreen_playbooks::planner::{self, Blocked, BlockedBy, Start};
 use evergreen_telemetry::{IncidentTracer, Meter};
 use jiff::Timestamp;
 use kube::Client;
@@ -90,13 +90,16 @@ struct Healing {
     drivers: JoinSet<drive::Ended>,
     writers: JoinSet<()>,
     accepted: accepted::Written,
-    told_blocked: HashMap<(String, String), String>,
+    told_blocked: HashMap<(String, String), BlockedBy>,
 }
 
 impl Healing {
     fn new(ctx: HealingContext) -> Self {
+        let (announcer, events) = Announcer::new(&ctx);
+        let mut writers = JoinSet::new();
+        writers.spawn(announce::write_events(ctx.client.clone(), events));
         let parts = Parts {
-            announcer: Arc::new(Announcer::new(&ctx)),
+            announcer: Arc::new(announcer),
             client: ctx.client,
             clock: Arc::new(SteadyClock::new()),
             shared: Arc::default(),
@@ -105,7 +108,7 @@ impl Healing {
         Self {
             parts,
             drivers: JoinSet::new(),
-            writers: JoinSet::new(),
+            writers,
             accepted: accepted::Written::default(),
             told_blocked: HashMap::new(),
         }
@@ -200,22 +203,22 @@ impl Healing {
         }
     }
 
-    /// Says once why a match starts nothing; again when the kind of reason changes.
+    /// Says once why a match starts nothing, and again when something else keeps it.
     fn tell_blocked(&mut self, blocked: &[Blocked]) {
         let mut told = HashMap::with_capacity(blocked.len());
         for block in blocked {
             let key = (block.playbook.clone(), block.subject.uid.clone());
-            let kind = block.reason.split(':').next().unwrap_or_default().to_owned();
-            if self.told_blocked.get(&key) != Some(&kind) {
+            if self.told_blocked.get(&key) != Some(&block.by) {
                 tracing::info!(playbook = %block.playbook, node = %block.subject.name, reason = %block.reason, "not started");
-                if block.reason.contains(": ") {
-                    let (announcer, client, block) =
-                        (Arc::clone(&self.parts.announcer), self.parts.client.clone(), block.clone());
-                    self.writers.spawn(async move { announcer.blocked(&client, &block).await });
+                if block.by.needs_attention() {
+                    self.parts.announcer.blocked(block);
                 }
             }
-            told.insert(key, kind);
+            told.insert(key, block.by);
         }
         self.told_blocked = told;
     }
 }
+
+#[cfg(test)]
+mod tests;

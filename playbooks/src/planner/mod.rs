@@ -56,10 +56,40 @@ pub struct Blocked {
     pub playbook: String,
     /// Node that it matched.
     pub subject: Subject,
-    /// Why nothing is started.
+    /// What keeps it from starting.
+    pub by: BlockedBy,
+    /// Why nothing is started, for people.
     pub reason: String,
     /// From when on that reason no longer holds, if the time alone ends it.
     pub until: Option<Timestamp>,
+}
+
+/// What keeps a match from starting anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BlockedBy {
+    /// The condition has not been seen for long enough.
+    Hold,
+    /// `when` cannot be told.
+    Expression,
+    /// Another run, or another playbook, has the node.
+    OtherRun,
+    /// The last run was too recent.
+    Cooldown,
+    /// All attempts are used: the node is in quarantine.
+    Attempts,
+    /// Too much is wrong at once.
+    Storm,
+    /// Too much of the failure domain would be out of service.
+    Budget,
+    /// A run cannot be read.
+    Unreadable,
+}
+
+impl BlockedBy {
+    /// Whether a person should know; the others pass by themselves.
+    pub const fn needs_attention(self) -> bool {
+        matches!(self, Self::Expression | Self::Attempts | Self::Storm | Self::Budget | Self::Unreadable)
+    }
 }
 
 impl Start {
@@ -102,13 +132,16 @@ pub fn plan(facts: &Facts, now: Timestamp) -> Plan {
     let mut planning =
         Planning { facts, now, service: Service::of(facts), taken: BTreeMap::new(), plan: Plan::default() };
     let stop = match facts.unreadable_runs.first() {
-        Some(run) => Some(format!("run {run} cannot be read: repair or delete it, until then nothing is started")),
-        None => planning.service.blindness(),
+        Some(run) => {
+            let reason = format!("run {run} cannot be read: repair or delete it, until then nothing is started");
+            Some(Refusal::new(BlockedBy::Unreadable, reason))
+        }
+        None => planning.service.blindness().map(|reason| Refusal::new(BlockedBy::Storm, reason)),
     };
     for candidate in planning.candidates() {
-        match stop.clone().map_or_else(|| planning.guards(&candidate), |reason| Err((reason, None))) {
+        match stop.clone().map_or_else(|| planning.guards(&candidate), Err) {
             Ok(reasons) => planning.start(&candidate, reasons),
-            Err((reason, until)) => planning.block(&candidate, reason, until),
+            Err(refusal) => planning.block(&candidate, refusal),
         }
     }
     planning.plan
@@ -131,7 +164,22 @@ struct Planning<'a> {
     plan: Plan,
 }
 
-type Refusal = (String, Option<Timestamp>);
+#[derive(Clone, Debug)]
+struct Refusal {
+    by: BlockedBy,
+    reason: String,
+    until: Option<Timestamp>,
+}
+
+impl Refusal {
+    fn new(by: BlockedBy, reason: String) -> Self {
+        Self { by, reason, until: None }
+    }
+
+    fn until(by: BlockedBy, reason: String, until: Timestamp) -> Self {
+        Self { by, reason, until: Some(until) }
+    }
+}
 
 impl<'a> Planning<'a> {
     /// Matches whose hold is over, the longest raised first; the others are blocked right away.
@@ -142,7 +190,7 @@ impl<'a> Planning<'a> {
                 match self.triggered(playbook, node) {
                     Ok(Some(candidate)) => found.push(candidate),
                     Ok(None) => {}
-                    Err((reason, until)) => self.push_blocked(playbook, node, reason, until),
+                    Err(refusal) => self.push_blocked(playbook, node, refusal),
                 }
             }
         }
@@ -163,7 +211,7 @@ impl<'a> Planning<'a> {
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(error) => {
-                    refusal = Some((error.to_string(), None));
+                    refusal = Some(Refusal::new(BlockedBy::Expression, error.to_string()));
                     continue;
                 }
             }
@@ -172,7 +220,7 @@ impl<'a> Planning<'a> {
             if due > self.now {
                 let reason =
                     format!("{} has not been seen for {} yet", trigger.condition.type_, trigger.condition.for_);
-                refusal = Some((reason, Some(due)));
+                refusal = Some(Refusal::until(BlockedBy::Hold, reason, due));
                 continue;
             }
             return Ok(Some(Candidate { playbook, node, trigger, raised_at: condition.seen_since }));
@@ -186,25 +234,31 @@ impl<'a> Planning<'a> {
         self.one_run_at_a_time(candidate)?;
         let mut reasons = vec![self.attempts(candidate)?];
         if let Some(storm) = self.service.storm(guards.storm.max_unhealthy) {
-            return Err((storm, None));
+            return Err(Refusal::new(BlockedBy::Storm, storm));
         }
-        reasons.push(self.service.budget(candidate.node, &guards.budget).map_err(|reason| (reason, None))?);
+        let budget = self.service.budget(candidate.node, &guards.budget);
+        reasons.push(budget.map_err(|reason| Refusal::new(BlockedBy::Budget, reason))?);
         Ok(reasons)
     }
 
+    /// One run an object at a time. Observing touches nothing, so it goes on beside a run that acts.
     fn one_run_at_a_time(&self, candidate: &Candidate<'_>) -> Result<(), Refusal> {
-        let uid = &candidate.node.uid;
-        if let Some(run) = self.facts.runs.iter().find(|run| run.subject.uid == *uid && !run.phase.is_final()) {
-            return Err((format!("run {} is under way for this node", run.name), None));
+        let (uid, acts) = (&candidate.node.uid, candidate.playbook.acts());
+        let under_way = self.facts.runs.iter().find(|run| {
+            let theirs = acts || run.playbook == candidate.playbook.name;
+            run.subject.uid == *uid && !run.phase.is_final() && theirs
+        });
+        if let Some(run) = under_way {
+            return Err(Refusal::new(BlockedBy::OtherRun, format!("run {} is under way for this node", run.name)));
         }
-        if let Some(index) = self.taken.get(&*candidate.node.name) {
-            let chosen = &self.plan.starts[*index].playbook.name;
-            return Err((
-                format!("playbook {chosen} was chosen: its condition was raised earlier, or its name comes first"),
-                None,
-            ));
+        match self.taken.get(&*candidate.node.name).filter(|_| acts) {
+            Some(index) => {
+                let chosen = &self.plan.starts[*index].playbook.name;
+                let why = "its condition was raised earlier, or its name comes first";
+                Err(Refusal::new(BlockedBy::OtherRun, format!("playbook {chosen} was chosen: {why}")))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Cooldown and attempts. Observed runs count among themselves: promotion starts afresh.
@@ -216,7 +270,8 @@ impl<'a> Planning<'a> {
             // An end in the future is another machine's clock: the cooldown then counts from now.
             let due = later(end.min(self.now), guards.cooldown.get());
             if due > self.now {
-                return Err((format!("cooldown: {} after the last run", guards.cooldown), Some(due)));
+                let reason = format!("cooldown: {} after the last run", guards.cooldown);
+                return Err(Refusal::until(BlockedBy::Cooldown, reason, due));
             }
         }
         let window = guards.attempts.window;
@@ -225,7 +280,8 @@ impl<'a> Planning<'a> {
         let max = guards.attempts.max as usize;
         if recent.len() >= max {
             let due = recent.iter().min().map(|oldest| later(*oldest, window.get()));
-            return Err((format!("quarantine: {} of {max} attempts within {window} are used", recent.len()), due));
+            let reason = format!("quarantine: {} of {max} attempts within {window} are used", recent.len());
+            return Err(Refusal { by: BlockedBy::Attempts, reason, until: due });
         }
         Ok(format!("attempt {} of {max} within {window}", recent.len() + 1))
     }
@@ -256,18 +312,19 @@ impl<'a> Planning<'a> {
         });
     }
 
-    fn block(&mut self, candidate: &Candidate<'a>, reason: String, until: Option<Timestamp>) {
+    fn block(&mut self, candidate: &Candidate<'a>, refusal: Refusal) {
         if let Some(index) = self.taken.get(&*candidate.node.name) {
-            self.plan.starts[*index].rejected.push(format!("{}: {reason}", candidate.playbook.name));
+            self.plan.starts[*index].rejected.push(format!("{}: {}", candidate.playbook.name, refusal.reason));
         }
-        self.push_blocked(candidate.playbook, candidate.node, reason, until);
+        self.push_blocked(candidate.playbook, candidate.node, refusal);
     }
 
-    fn push_blocked(&mut self, playbook: &CompiledPlaybook, node: &NodeView, reason: String, until: Option<Timestamp>) {
+    fn push_blocked(&mut self, playbook: &CompiledPlaybook, node: &NodeView, refusal: Refusal) {
+        let Refusal { by, reason, until } = refusal;
         if let Some(until) = until {
             self.plan.recheck_at = Some(self.plan.recheck_at.map_or(until, |known| known.min(until)));
         }
-        self.plan.blocked.push(Blocked { playbook: playbook.name.clone(), subject: node.subject(), reason, until });
+        self.plan.blocked.push(Blocked { playbook: playbook.name.clone(), subject: node.subject(), by, reason, until });
     }
 }
 

@@ -199,9 +199,13 @@ fn a_run_that_cannot_be_read_stops_everything() {
 fn observing_takes_no_budget_and_does_not_count_against_acting() {
     let mut observing = spec("KernelOops");
     observing.mode = PlaybookMode::Observe;
-    let books = vec![playbook("a-observes", observing), playbook("b-acts", spec("KernelOops"))];
+    let books = vec![
+        playbook("a-observes", observing.clone()),
+        playbook("b-acts", spec("KernelOops")),
+        playbook("c-observes", observing),
+    ];
     let mut facts = facts(three_nodes(), books);
-    assert_eq!(plan(&facts, at(1)).starts.len(), 2);
+    assert_eq!(plan(&facts, at(1)).starts.len(), 3);
     let mut seen = run("b-acts", &facts.nodes[0], 1, RunPhase::Observed, 0, Some(0));
     seen.acts = false;
     facts.runs.push(seen);

@@ -111,14 +111,11 @@ impl Memory {
         }
     }
 
-    pub(crate) fn next_eviction(&self) -> Option<Timestamp> {
-        self.evictions
-            .values()
-            .filter_map(|eviction| match eviction {
-                Eviction::Refused { retry_at, .. } => Some(*retry_at),
-                Eviction::Accepted => None,
-            })
-            .min()
+    pub(crate) fn eviction_retry(&self, uid: &str) -> Option<Timestamp> {
+        match self.evictions.get(uid) {
+            Some(Eviction::Refused { retry_at, .. }) => Some(*retry_at),
+            _ => None,
+        }
     }
 
     pub(crate) fn refusal(&self, uid: &str) -> Option<&str> {

@@ -194,7 +194,8 @@ fn intend(
         pre_image,
         outcome: None,
         finished_at: None,
-        message: String::new(),
+        // Never empty: API servers up to 1.20 take an empty text for null and refuse it.
+        message: "under way".to_owned(),
     };
     Action::Record(Change::Intend { record, phase })
 }
@@ -358,7 +359,10 @@ impl Decision<'_> {
         if !due.is_empty() {
             return Action::Perform(Act::Evict { pods: due });
         }
-        let until = self.memory.next_eviction().map_or(deadline, |at| at.clamp(self.now, deadline));
+        // Pods that are ending are not asked again: their end changes the world, which asks the next question.
+        let asked_again = left.iter().filter(|pod| !pod.terminating);
+        let next = asked_again.filter_map(|pod| self.memory.eviction_retry(&pod.uid)).min();
+        let until = next.map_or(deadline, |at| at.min(deadline));
         Action::Wait { until, holds: false, why: format!("{} pods left", left.len()) }
     }
 

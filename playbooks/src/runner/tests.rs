@@ -256,7 +256,8 @@ impl Simulation {
                     self.seen.pods_confirmed = true;
                 }
                 Action::Look(Look::Deployment { .. }) => self.seen.deployment = Seen::There(self.deployment.clone()),
-                Action::Wait { holds, .. } => {
+                Action::Wait { holds, until, .. } => {
+                    assert!(until > self.now, "it must not spin");
                     self.memory.note_hold(holds, self.now);
                     return false;
                 }
@@ -280,6 +281,11 @@ impl Simulation {
                         return false;
                     }
                     let result = self.act(&act);
+                    if let (Fault::AnswerLost, Act::Evict { pods }) = (fault, &act) {
+                        self.memory = Memory::default();
+                        pods.iter().for_each(|pod| self.memory.note_refused(&pod.uid, "?".into(), None, self.now));
+                        return false;
+                    }
                     match (fault, result) {
                         (Fault::CrashAfter, _) => self.crash(),
                         (Fault::AnswerLost, _) => self.memory.note_failure(false, "time-out".into(), self.now),
@@ -469,7 +475,7 @@ fn refused_evictions_wait_as_long_as_the_server_says() {
     for _ in 0..10 {
         memory.note_refused("b", "budget".into(), None, now);
     }
-    assert_eq!(memory.next_eviction(), Some(now + SignedDuration::from_secs(5)));
+    assert_eq!(memory.eviction_retry("b"), Some(now + SignedDuration::from_secs(5)));
 }
 
 #[test]
