@@ -44,16 +44,16 @@ fn canonical(manifest: &str) -> String {
     objects.sort_by_key(|object| {
         (text(&object["kind"]), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
     });
-    objects.iter().map(|object| format!("---\n{}", serde_yaml::to_string(object).unwrap())).collect()
+    objects.iter().map(|object| format!("---\n{}", serde_yaml::to_string(object).expect("plain data"))).collect()
 }
 
 fn compare(helm: &Path, golden: &str, arguments: &[&str]) {
     let arguments: Vec<&str> = ["--set", "crds.install=false"].into_iter().chain(arguments.iter().copied()).collect();
-    let rendered = canonical(&chart::template(helm, &arguments).unwrap());
+    let rendered = canonical(&chart::template(helm, &arguments).expect("the chart renders"));
     let path = root().join("tests/golden").join(golden);
     if std::env::var_os(WRITE).is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &rendered).unwrap();
+        std::fs::create_dir_all(path.parent().expect("a file lies in a folder")).expect("a writable tree");
+        std::fs::write(&path, &rendered).expect("a writable tree");
     }
     let known = std::fs::read_to_string(&path).unwrap_or_default();
     for (number, (was, is)) in known.lines().zip(rendered.lines()).enumerate() {

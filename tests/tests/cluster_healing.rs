@@ -44,7 +44,7 @@ async fn stage(cluster: &Cluster, name: &str) -> (Vec<SimulatedNode>, Workload) 
     cluster.namespace(name).await;
     let mut workload = Workload::create(&cluster.client, name, "web", 3, 2).await;
     workload.ready().await;
-    assert_eq!(workload.pods_on(nodes[0].name()).await.unwrap(), 3);
+    assert_eq!(workload.pods_on(nodes[0].name()).await.expect("pods are listed"), 3);
     for number in 2..=3 {
         nodes.push(SimulatedNode::create(&cluster.client, &format!("{name}-{number}"), "zone-1").await);
     }

@@ -103,5 +103,5 @@ async fn a_killed_controller_comes_back_under_a_new_epoch_and_its_site_serves_ag
 }
 
 async fn holders(fleet: &Fleet) -> Value {
-    fleet.service("dc-b").await.unwrap().pointer("/status/holders").cloned().unwrap_or_default()
+    fleet.service("dc-b").await.expect("the service").pointer("/status/holders").cloned().unwrap_or_default()
 }
