@@ -57,7 +57,7 @@ pub fn run(
     input: impl Read + Send + 'static,
     output: &mut impl Write,
     format: Format,
-    rules: RuleSet,
+    rules: Arc<RuleSet>,
 ) -> anyhow::Result<u64> {
     let (lines, incoming) = mpsc::sync_channel::<std::io::Result<Vec<u8>>>(QUEUE);
     let reader = thread::Builder::new().name("log-reader".into()).spawn(move || {
@@ -75,7 +75,7 @@ pub fn run(
             }
         }
     })?;
-    let mut detector = Detector::new(Arc::new(rules));
+    let mut detector = Detector::new(rules);
     let mut found = 0;
     loop {
         match incoming.recv_timeout(PAUSE) {
@@ -119,7 +119,7 @@ mod tests {
 
     fn detect(log: Vec<u8>) -> Vec<Detection> {
         let mut output = Vec::new();
-        run(Cursor::new(log), &mut output, Format::Auto, RuleSet::built_in()).unwrap();
+        run(Cursor::new(log), &mut output, Format::Auto, Arc::new(RuleSet::built_in())).unwrap();
         String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 

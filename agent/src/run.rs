@@ -87,7 +87,7 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
 fn detect_command(format: crate::kernel::Format, rules: Option<&Path>) -> Result<ExitCode, Failure> {
     let rules = load_rules(rules)?;
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
-    detect::run(std::io::stdin(), &mut output, format, rules).map_err(Failure::Reach)?;
+    detect::run(std::io::stdin(), &mut output, format, Arc::new(rules)).map_err(Failure::Reach)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,7 +3,11 @@
 //! The corpus is not part of the tree. It is looked for in `EVERGREEN_CORPORA`, else beside the checkout; without it the
 //! tests say that they are skipped.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use evergreen_agent::{
     detect,
@@ -26,10 +30,15 @@ fn corpus() -> Option<PathBuf> {
     None
 }
 
+fn rules() -> Arc<RuleSet> {
+    static RULES: LazyLock<Arc<RuleSet>> = LazyLock::new(|| Arc::new(RuleSet::built_in()));
+    Arc::clone(&RULES)
+}
+
 fn detect(log: &[u8]) -> Vec<Detection> {
     let mut output = Vec::new();
     let input = std::io::Cursor::new(log.to_vec());
-    detect::run(input, &mut output, Format::Auto, RuleSet::built_in()).expect("memory can be read and written");
+    detect::run(input, &mut output, Format::Auto, rules()).expect("memory can be read and written");
     output
         .split(|b| *b == b'\n')
         .filter(|l| !l.is_empty())

@@ -330,8 +330,13 @@ mod tests {
     use super::*;
     use crate::kernel::line::{Format, messages};
 
+    fn rules() -> Arc<RuleSet> {
+        static RULES: std::sync::LazyLock<Arc<RuleSet>> = std::sync::LazyLock::new(|| Arc::new(RuleSet::built_in()));
+        Arc::clone(&RULES)
+    }
+
     fn detect(log: &str) -> Vec<Detection> {
-        let mut detector = Detector::new(Arc::new(RuleSet::built_in()));
+        let mut detector = Detector::new(rules());
         let mut news = Vec::new();
         for line in log.lines() {
             for message in messages(line.as_bytes(), Format::Auto) {
@@ -416,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_storm_keeps_the_count_and_little_else() {
-        let mut detector = Detector::new(Arc::new(RuleSet::built_in()));
+        let mut detector = Detector::new(rules());
         for n in 0..20_000 {
             let line = format!("[  100.{:06}] INFO: task app:{n} blocked for more than 120 seconds.", n % 1_000_000);
             for message in messages(line.as_bytes(), Format::Dmesg) {
@@ -438,7 +443,7 @@ mod tests {
                 Just(b"Kernel panic - not syncing: y".to_vec()),
                 Just(b"[99999999.000001] EXT4-fs error (device sda1): z".to_vec()),
             ], 0..50)) {
-            let mut detector = Detector::new(Arc::new(RuleSet::built_in()));
+            let mut detector = Detector::new(rules());
             for line in &lines {
                 for message in messages(line, Format::Auto) {
                     detector.push(&message);
