@@ -33,7 +33,7 @@ test: ## Format, lint and run every test
 
 test-cluster: web ## Only the tests on a real Kubernetes control plane
 	@$(BUILD) --bins
-	$(CARGO) test --locked -p evergreen-tests --test 'cluster_*' -- --test-threads=1 --nocapture
+	$(CARGO) test --locked -p evergreen-tests --test 'cluster_*' --test collector -- --test-threads=1 --nocapture
 
 bench: web ## Measure, print ratios, and write them to docs/measured.md
 	@scripts/bench

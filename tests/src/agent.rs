@@ -84,7 +84,7 @@ impl Agent {
         let mut command = Command::new(program("evergreen-agent"));
         command.args(["--node-name", node, "--site", "dc-test", "--listen", &listens, "--root"]).arg(&host.root);
         command.arg("--kubeconfig").arg(kubeconfig).arg("--state-dir").arg(dir.join(format!("state-{node}")));
-        command.env_remove("KUBECONFIG").env("RUST_LOG", "info");
+        command.args(["--otlp-interval", "1s"]).env_remove("KUBECONFIG").env("RUST_LOG", "info");
         match otlp {
             Some(endpoint) => command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
             None => command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT"),

@@ -56,11 +56,19 @@ pub async fn prepare(cluster: &Cluster) {
 /// # Panics
 /// When it cannot be started.
 pub fn start(kubeconfig: &Path, replica: &str, dir: &Path, otlp: Option<&str>) -> Process {
+    start_with(kubeconfig, replica, dir, otlp, &[])
+}
+
+/// As [`start`], with further flags.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn start_with(kubeconfig: &Path, replica: &str, dir: &Path, otlp: Option<&str>, flags: &[&str]) -> Process {
     let mut command = Command::new(program("evergreen-controller"));
     command.args(["--site", SITE, "--replica", replica, "--kubeconfig"]).arg(kubeconfig);
     command.args(["--listen", &format!("127.0.0.1:{}", free_port())]);
     command.args(["--metrics-listen", &format!("127.0.0.1:{}", free_port())]);
-    command.env_remove("KUBECONFIG").env("RUST_LOG", "info");
+    command.args(flags).env_remove("KUBECONFIG").env("RUST_LOG", "info");
     match otlp {
         Some(endpoint) => command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         None => command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT"),
