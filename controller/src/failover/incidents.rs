@@ -81,21 +81,20 @@ impl SiteIncidents {
     fn advance(&self, site: &str, incident: &mut Incident, decisions: &[Decision], goal: &GoalState) {
         let acted = |cause: &Cause| decisions.iter().find(|d| d.cause == *cause && d.verdict == Verdict::Act);
         match acted(&Cause::SiteLost(site.to_owned())) {
-            Some(decision) => match goal {
-                GoalState::Timing(_) | GoalState::Revoking(_) => {
+            Some(decision) => {
+                if incident.commit.is_none() {
                     incident.revoke.get_or_insert_with(|| self.child(incident.root, span::LEASE_REVOKE, decision));
                 }
-                GoalState::Committing | GoalState::Idle => {
+                if *goal == GoalState::Committing && incident.commit.is_none() {
                     if let Some(revoke) = incident.revoke.take() {
                         revoke.end();
                     }
-                    incident.commit.get_or_insert_with(|| self.child(incident.root, span::MAP_COMMIT, decision));
+                    incident.commit = Some(self.child(incident.root, span::MAP_COMMIT, decision));
                 }
-                _ => {}
-            },
+            }
             None => {
                 if let Some(revoke) = incident.revoke.take() {
-                    // The commit may have followed between two looks.
+                    // The commit followed between two looks, or the site came back before it was revoked.
                     revoke.end();
                 }
                 if let Some(commit) = incident.commit.take() {
@@ -129,15 +128,25 @@ impl SiteIncidents {
         tracing::info!(site, "the lost data center is back and holds its share");
     }
 
-    /// Weights were written at this site: part of every incident that is open.
-    pub fn routed(&self, service: &str, weights: &BTreeMap<String, u32>) {
-        for incident in self.open.values() {
-            let attributes = vec![
-                KeyValue::new(attribute::SITE, self.own.clone()),
-                KeyValue::new("evergreen.route", service.to_owned()),
-                KeyValue::new("evergreen.route.weights", format!("{weights:?}")),
-            ];
-            self.tracer.child(incident.root, span::ROUTE_UPDATE, attributes).end();
-        }
+    /// Trace context that a change belongs to, if it belongs to an incident.
+    pub fn traceparent(&self, decision: &Decision) -> Option<String> {
+        let site = match &decision.cause {
+            Cause::SiteLost(site) | Cause::Failback(site) | Cause::Restarted(site) => site,
+            // What follows a failback belongs to the incident that made it necessary, whoever opened that.
+            Cause::TooMany(_) | Cause::TooFew => return decision.old.traceparent.clone(),
+            Cause::FirstPlacement => return None,
+        };
+        self.open.get(site).map(|incident| incident.root.to_string())
+    }
+
+    /// Weights were written at this site for a map entry that carries a trace context.
+    pub fn routed(&self, traceparent: Option<&str>, service: &str, weights: &BTreeMap<String, u32>) {
+        let Some(parent) = traceparent.and_then(|text| text.parse::<TraceParent>().ok()) else { return };
+        let attributes = vec![
+            KeyValue::new(attribute::SITE, self.own.clone()),
+            KeyValue::new("evergreen.route", service.to_owned()),
+            KeyValue::new("evergreen.route.weights", format!("{weights:?}")),
+        ];
+        self.tracer.child(parent, span::ROUTE_UPDATE, attributes).end();
     }
 }

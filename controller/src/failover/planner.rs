@@ -270,7 +270,7 @@ mod tests {
             spec,
             same_spec_at: 3,
             members: 3,
-            entry: Entry { version: 1, holders },
+            entry: Entry { version: 1, holders, traceparent: None },
             entry_stable_for: Duration::from_secs(60),
             sites: sites.into(),
         }

@@ -110,7 +110,8 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
             decisions.extend(decision);
         }
         say(&decisions, &mut said);
-        context.handle.pursue(goal(&context, &decisions, coordinating, now));
+        let pursued = goal(&context, &decisions, coordinating, &incidents, now);
+        context.handle.pursue(pursued);
         let members: Vec<String> = context.members.iter().map(|peer| peer.site.clone()).collect();
         let fresh: BTreeSet<&str> = snapshot.fresh.keys().map(String::as_str).collect();
         incidents.observe(&fresh, &members, coordinating, &decisions, &snapshot.goal);
@@ -185,7 +186,13 @@ fn service_facts(
 }
 
 /// The goal that this site has to pursue, if any: one at a time, in the order of the services' names.
-fn goal(context: &FailoverContext, decisions: &[Decision], coordinating: bool, now: Mono) -> Option<Goal> {
+fn goal(
+    context: &FailoverContext,
+    decisions: &[Decision],
+    coordinating: bool,
+    incidents: &SiteIncidents,
+    now: Mono,
+) -> Option<Goal> {
     let mine = |decision: &&Decision| {
         decision.verdict == Verdict::Act
             && match &decision.actor {
@@ -197,7 +204,13 @@ fn goal(context: &FailoverContext, decisions: &[Decision], coordinating: bool, n
         let leaving = decision.old.at(&context.site).filter(|holder| !decision.holders.contains(holder));
         let drained = leaving
             .is_some_and(|holder| context.book.drained(&decision.group, holder.epoch, &holder.incarnation.0, now));
-        Goal { group: decision.group.clone(), old: decision.old.clone(), holders: decision.holders.clone(), drained }
+        Goal {
+            group: decision.group.clone(),
+            old: decision.old.clone(),
+            holders: decision.holders.clone(),
+            drained,
+            traceparent: incidents.traceparent(decision),
+        }
     })
 }
 
@@ -214,7 +227,7 @@ async fn route(
         match routes::apply(&context.client, &name.0, &context.site, actuator, split, ballot).await {
             Ok(true) => {
                 tracing::info!(service = name.1, route = actuator.name, weights = ?split, "traffic weights written");
-                incidents.routed(&name.1, split);
+                incidents.routed(facts.entry.traceparent.as_deref(), &name.1, split);
             }
             Ok(false) => {}
             Err(error) => {

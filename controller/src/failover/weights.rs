@@ -62,7 +62,7 @@ mod tests {
             spec,
             same_spec_at: 3,
             members: 3,
-            entry: Entry { version: 1, holders: holders.iter().map(|site| holder(site)).collect() },
+            entry: Entry { version: 1, holders: holders.iter().map(|site| holder(site)).collect(), traceparent: None },
             entry_stable_for: Duration::ZERO,
             sites,
         }

@@ -24,6 +24,9 @@ pub struct Entry {
     pub version: u64,
     /// Who holds it, sorted by site.
     pub holders: Vec<Holder>,
+    /// W3C trace context of the incident that the last change belongs to, so that every site adds to one trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl Entry {
@@ -52,14 +55,17 @@ impl AssignmentMap {
     /// The change function of R5: if the group's entry is exactly `old`, a map with `holders` instead and the next
     /// version; otherwise none, and nothing may change.
     #[must_use]
-    pub fn changed(&self, group: &str, old: &Entry, holders: &[Holder]) -> Option<Self> {
+    pub fn changed(&self, group: &str, old: &Entry, holders: &[Holder], traceparent: Option<&str>) -> Option<Self> {
         if self.entry(group) != *old {
             return None;
         }
         let mut holders = holders.to_vec();
         holders.sort();
         let mut map = self.clone();
-        map.0.insert(group.to_owned(), Entry { version: old.version + 1, holders });
+        map.0.insert(
+            group.to_owned(),
+            Entry { version: old.version + 1, holders, traceparent: traceparent.map(str::to_owned) },
+        );
         Some(map)
     }
 }
@@ -75,17 +81,17 @@ mod tests {
     #[test]
     fn a_change_happens_only_on_exactly_the_old_entry() {
         let map = AssignmentMap::default();
-        let first = map.changed("g", &Entry::default(), &[holder("b", 1), holder("a", 1)]).unwrap();
+        let first = map.changed("g", &Entry::default(), &[holder("b", 1), holder("a", 1)], None).unwrap();
         assert_eq!(first.entry("g").holders[0].site, "a");
-        assert!(first.changed("g", &Entry::default(), &[]).is_none());
-        let second = first.changed("g", &first.entry("g"), &[holder("c", 4)]).unwrap();
+        assert!(first.changed("g", &Entry::default(), &[], None).is_none());
+        let second = first.changed("g", &first.entry("g"), &[holder("c", 4)], None).unwrap();
         assert_eq!(second.entry("g").version, 2);
-        assert!(second.changed("g", &first.entry("g"), &[]).is_none());
+        assert!(second.changed("g", &first.entry("g"), &[], None).is_none());
     }
 
     #[test]
     fn a_holder_is_named_only_with_its_epoch_and_incarnation() {
-        let entry = Entry { version: 1, holders: vec![holder("a", 3)] };
+        let entry = Entry { version: 1, holders: vec![holder("a", 3)], traceparent: None };
         assert!(entry.names("a", 3, &Incarnation("a-3".into())));
         assert!(!entry.names("a", 4, &Incarnation("a-4".into())));
         assert!(!entry.names("a", 3, &Incarnation("other".into())));

@@ -15,6 +15,7 @@ pub(super) struct Change {
     pub group: String,
     pub old: Entry,
     pub holders: Vec<Holder>,
+    pub traceparent: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,7 +112,9 @@ impl Round {
                 let value = self
                     .change
                     .as_ref()
-                    .and_then(|change| newest.map.changed(&change.group, &change.old, &change.holders))
+                    .and_then(|change| {
+                        newest.map.changed(&change.group, &change.old, &change.holders, change.traceparent.as_deref())
+                    })
                     .unwrap_or(newest.map);
                 let targets = std::mem::take(promises);
                 self.phase = Phase::Accepting { value, targets, accepted: Vec::new() };

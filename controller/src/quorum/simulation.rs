@@ -216,6 +216,7 @@ impl World {
             old: old.clone(),
             holders: vec![target.clone()],
             drained: false,
+            traceparent: None,
         })
     }
 

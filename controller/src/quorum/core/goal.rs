@@ -23,6 +23,7 @@ impl Core {
                 group: goal.group.clone(),
                 old: goal.old.clone(),
                 holders: goal.holders.clone(),
+                traceparent: goal.traceparent.clone(),
             }),
             GoalState::Draining => {
                 if let Some(goal) = &self.goal {

@@ -41,6 +41,8 @@ pub struct Goal {
     pub holders: Vec<Holder>,
     /// Every agent of this site acknowledged that it dropped the group (only read when this site leaves).
     pub drained: bool,
+    /// Trace context of the incident that the change belongs to.
+    pub traceparent: Option<String>,
 }
 
 /// How far the pursuit of a goal is.
