@@ -63,11 +63,14 @@ async fn a_kernel_oops_becomes_a_condition_an_event_and_a_node_health_and_a_rebo
     .await;
     let problem = status.problems.iter().find(|problem| problem.kind == ProblemKind::KernelOops).unwrap();
     assert_eq!(problem.traceparent.as_deref(), Some(trace.to_string().as_str()));
-    let events: Api<Event> = Api::namespaced(cluster.client.clone(), "default");
+    let events: Api<Event> = Api::all(cluster.client.clone());
     eventually("the Event", BOUND, || async {
         let list = events.list(&Default::default()).await.map_err(|error| error.to_string())?;
-        let mine = |event: &&Event| event.regarding.as_ref().and_then(|o| o.name.as_deref()) == Some("agent-1");
-        list.iter().find(mine).map(|_| ()).ok_or("none about this node".to_owned())
+        let about_it = |event: &&Event| {
+            event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some("agent-1")
+                && event.annotations().get(names::ANNOTATION_TRACEPARENT).is_some_and(|t| *t == trace.to_string())
+        };
+        list.iter().find(about_it).map(|_| ()).ok_or("none about this problem".to_owned())
     })
     .await;
 

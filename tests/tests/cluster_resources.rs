@@ -88,10 +88,10 @@ async fn helm_installs_upgrades_and_uninstalls_the_chart() {
     // What a run that was broken off left behind.
     run(&["uninstall", "evergreen", "--ignore-not-found"]);
     // The definitions are there already, made by the other tests of this run.
-    let said = run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-test"]);
-    assert!(said.contains("dc-test"), "{said}");
+    let said = run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-chart"]);
+    assert!(said.contains("dc-chart"), "{said}");
     let data_centers: Api<DataCenter> = Api::all(cluster.client.clone());
-    assert_eq!(data_centers.get("dc-test").await.unwrap().spec.profile, TimingProfile::Bank);
+    assert_eq!(data_centers.get("dc-chart").await.unwrap().spec.profile, TimingProfile::Bank);
     let registers: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "evergreen-system");
     let register = registers.get(names::ASSIGNMENTS).await.unwrap();
     let in_system = "evergreen-system";
@@ -106,17 +106,17 @@ async fn helm_installs_upgrades_and_uninstalls_the_chart() {
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), in_system);
     let certificate = secrets.get("evergreen-controller-tls").await.unwrap().data.unwrap();
 
-    run(&["upgrade", "evergreen", &chart, "--set", "site.name=dc-test,controller.replicas=3"]);
+    run(&["upgrade", "evergreen", &chart, "--set", "site.name=dc-chart,controller.replicas=3"]);
     assert_eq!(deployments.get("evergreen-controller").await.unwrap().spec.unwrap().replicas, Some(3));
     let kept = secrets.get("evergreen-controller-tls").await.unwrap().data.unwrap();
     assert!(kept == certificate, "an upgrade made new certificates");
 
     run(&["uninstall", "evergreen"]);
-    run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-test"]);
+    run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-chart"]);
     let same = registers.get(names::ASSIGNMENTS).await.unwrap();
     assert_eq!(same.metadata.uid, register.metadata.uid, "a second installation made the register forget");
     run(&["uninstall", "evergreen"]);
-    data_centers.delete("dc-test", &DeleteParams::default()).await.unwrap();
+    data_centers.delete("dc-chart", &DeleteParams::default()).await.unwrap();
     eventually("the release's objects are gone", Duration::from_secs(30), || async {
         match deployments.get_opt("evergreen-controller").await {
             Ok(None) => Ok(()),

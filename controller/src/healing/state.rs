@@ -177,6 +177,8 @@ impl State {
     }
 
     fn pod_event(&mut self, event: Event<(String, Option<PodView>)>, woken: &mut Vec<String>) -> Touched {
+        // The end of the first list counts too: it may be what the first plan was waiting for.
+        let listed_before = self.synced.pods;
         let nodes = match event {
             Event::Init => {
                 self.relisted.pods.clear();
@@ -194,7 +196,7 @@ impl State {
                 self.put_pod(&uid, pod).into_iter().collect()
             }
         };
-        let mut touched = if self.synced.pods { Touched::Nothing } else { Touched::Plan };
+        let mut touched = if listed_before { Touched::Nothing } else { Touched::Plan };
         for node in nodes {
             let count = self.pod_count(&node);
             if let Some(entry) = self.nodes.get_mut(&node).filter(|entry| entry.view.pod_count != count) {
@@ -361,5 +363,35 @@ impl State {
         let names = undriven.iter().map(|view| view.name.clone()).collect();
         undriven.into_iter().for_each(|view| self.reserve(view));
         names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ends the first list of a watch.
+    fn listed(state: &mut State, watch: &str) -> Touched {
+        let observed = match watch {
+            "nodes" => Observed::Node(Event::InitDone),
+            "pods" => Observed::Pod(Event::InitDone),
+            "playbooks" => Observed::Playbook(Event::InitDone),
+            _ => Observed::Run(Event::InitDone),
+        };
+        state.apply(observed, Timestamp::UNIX_EPOCH, &mut Vec::new())
+    }
+
+    #[test]
+    fn whichever_list_ends_last_the_first_plan_is_made() {
+        let watches = ["nodes", "pods", "playbooks", "runs"];
+        for last in watches {
+            let mut state = State::default();
+            for first in watches.into_iter().filter(|watch| *watch != last) {
+                listed(&mut state, first);
+                assert!(!state.is_synced());
+            }
+            assert_eq!(listed(&mut state, last), Touched::Plan, "{last} came last and nothing was planned");
+            assert!(state.is_synced());
+        }
     }
 }
