@@ -10,7 +10,7 @@ use comfy_table::{Cell, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
 use evergreen_api::HumanDuration;
 
 use crate::{
-    commands::block_on,
+    commands::{asked_to_end, block_on},
     exit::{Failure, Outcome},
     http::Http,
     plane::{Fleet, Node, Plane, Site},
@@ -61,7 +61,7 @@ async fn show(args: &TopArgs) -> Outcome {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = asked_to_end() => return Ok(()),
             _ = ticks.tick() => match plane.fleet().await {
                 Ok(fleet) => draw(&render(&fleet))?,
                 Err(error) => draw(&format!("{:#}\nasking again every {}", anyhow::Error::from(error), args.interval))?,

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    commands::block_on,
+    commands::{asked_to_end, block_on},
     demo::{install, secret_file},
     exit::{Failure, Outcome},
 };
@@ -30,7 +30,7 @@ pub enum TwinCommand {
 #[command(after_help = "Examples:\n  \
     evergreen twin serve                                   dc-a with 3 nodes\n  \
     kubectl --kubeconfig target/twin/dc-a.kubeconfig get nodes\n  \
-    kubectl --kubeconfig target/twin/dc-a.kubeconfig create deployment web --image=nginx --replicas=4\n  \
+    kubectl --kubeconfig target/twin/dc-a.kubeconfig apply -f deployment.yaml\n  \
     evergreen-agent --once --root target/twin/dc-a/dc-a-1  reads a simulated node\n  \
     evergreen twin serve --site dc-b --nodes 20 --listen 127.0.0.1:7001 --kubernetes-timing\n\n\
     It is a simulator with a published list of deviations (--deviations), not a Kubernetes distribution.")]
@@ -92,7 +92,7 @@ async fn serve(args: ServeArgs) -> Outcome {
     let cancel = CancellationToken::new();
     let running = twin.start(cancel.clone());
     tell(&args, served.addr, &kubeconfig);
-    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
+    asked_to_end().await;
     cancel.cancel();
     served.stop();
     let _ = running.await;

@@ -20,6 +20,7 @@ mod stories;
 mod summary;
 mod timeline;
 mod traffic;
+mod void;
 mod wait;
 mod world;
 
@@ -34,7 +35,6 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use parking_lot::Mutex;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub use self::certs::write as secret_file;
@@ -47,7 +47,7 @@ use self::{
     timeline::{Chapter, Mark, Timeline},
 };
 use crate::{
-    commands::block_on,
+    commands::{asked_to_end, block_on},
     exit::{Failure, Outcome},
     plane::incident_page,
 };
@@ -168,20 +168,6 @@ async fn play(stage: &Stage, progress: &Mutex<Progress>) {
     let mut progress = progress.lock();
     progress.stories.push(story);
     progress.energy = energy;
-}
-
-/// Ends when somebody presses Ctrl-C, closes the terminal, or asks with SIGTERM.
-async fn asked_to_end() {
-    let wait = async |kind| match signal(kind) {
-        Ok(mut signals) => drop(signals.recv().await),
-        // Without a handler the signal ends this process by itself.
-        Err(_) => std::future::pending().await,
-    };
-    tokio::select! {
-        () = wait(SignalKind::interrupt()) => {}
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::hangup()) => {}
-    }
 }
 
 /// Keeps the progress line up to date; never ends.

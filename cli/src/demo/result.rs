@@ -21,6 +21,9 @@ pub struct StoryResult {
     pub healed: Option<Duration>,
     /// What clients saw meanwhile.
     pub clients: Window,
+    /// The outage as clients saw it, where it is shorter than the whole story: of a lost site from the loss to its
+    /// return.
+    pub outage: Option<Window>,
     /// Trace of the incident, hex.
     pub trace_id: Option<String>,
 }
@@ -36,6 +39,7 @@ impl StoryResult {
             detected: None,
             healed: None,
             clients: Window::default(),
+            outage: None,
             trace_id: None,
         }
     }
@@ -43,6 +47,11 @@ impl StoryResult {
     /// Whether it ended well.
     pub fn ok(&self) -> bool {
         self.failure.is_none()
+    }
+
+    /// From the first to the last client error of the outage: the RTO as clients saw it.
+    pub fn error_window(&self) -> Duration {
+        self.outage.as_ref().unwrap_or(&self.clients).error_window()
     }
 
     /// Its name in JSON.

@@ -1,7 +1,7 @@
 //! Everything that stands on the demo's stage: three data centers with their programs, the plane, the clients. It sets
 //! up, tears down, and leaves the stories to others.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use evergreen_api::{
@@ -10,6 +10,7 @@ use evergreen_api::{
 };
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{Api, Client, api::ListParams};
+use parking_lot::Mutex;
 
 use super::{
     balancer::{Balancer, Load, SiteEntry},
@@ -23,6 +24,7 @@ use super::{
     processes::{Recipe, Supervisor},
     timeline::{Chapter, Mark, Timeline},
     traffic::Traffic,
+    void::Void,
     wait::until,
     world::World,
 };
@@ -66,6 +68,8 @@ pub struct Site {
     ports: SitePorts,
     controller: Recipe,
     agents: Vec<Recipe>,
+    agent_addresses: Vec<SocketAddr>,
+    dark: Mutex<Vec<Void>>,
 }
 
 impl Stage {
@@ -138,7 +142,9 @@ impl Stage {
                     recipes.agent(&plan, &site_ports, node, &file)
                 })
                 .collect::<anyhow::Result<Vec<Recipe>>>()?;
-            sites.push(Site { plan, world, client, ports: site_ports, controller, agents });
+            let agent_addresses = nodes.iter().map(|node| node.agent).collect();
+            let dark = Mutex::default();
+            sites.push(Site { plan, world, client, ports: site_ports, controller, agents, agent_addresses, dark });
         }
 
         let names = SITES.iter().map(|plan| plan.name.to_owned()).collect();
@@ -254,12 +260,16 @@ impl Site {
         self.agents.iter().try_for_each(|agent| supervisor.start(agent))
     }
 
-    /// The whole data center vanishes: no answer from its API server and entry, its hosts stand still, its programs are
-    /// killed without a word.
+    /// The whole data center vanishes: its hosts stand still, its programs are killed without a word, and at the
+    /// addresses that others ask nobody answers any more, not even with a refusal.
     pub async fn lose(&self, supervisor: &Supervisor) {
-        self.world.lose().await;
+        self.world.lose();
         let names = self.agents.iter().chain([&self.controller]).map(|recipe| recipe.name.as_str());
-        futures::future::join_all(names.map(|name| supervisor.kill(name))).await;
+        let killed = futures::future::join_all(names.map(|name| supervisor.kill(name)));
+        let entry = Void::open(self.ports.entry);
+        let (entry, _) = tokio::join!(entry, killed);
+        let nodes = futures::future::join_all(self.agent_addresses.iter().map(|address| Void::open(*address))).await;
+        self.dark.lock().extend(entry.into_iter().chain(nodes.into_iter().flatten()));
     }
 
     /// It comes back: its hosts boot, its API server and entry answer, its programs start with the state they left.
@@ -267,6 +277,8 @@ impl Site {
     /// # Errors
     /// When something cannot be started.
     pub async fn restore(&self, supervisor: &Supervisor) -> anyhow::Result<()> {
+        let dark = std::mem::take(&mut *self.dark.lock());
+        futures::future::join_all(dark.into_iter().map(Void::close)).await;
         self.world.restore()?;
         self.start(supervisor)
     }

@@ -40,7 +40,7 @@ fn story_json(story: &StoryResult) -> Value {
         "detected_ms": story.detected.map(millis),
         "healed_ms": story.healed.map(millis),
         "client_errors": story.clients.errors,
-        "error_window_ms": millis(story.clients.error_window()),
+        "error_window_ms": millis(story.error_window()),
         "trace_id": story.trace_id,
     });
     if let Some(failure) = &story.failure {
@@ -88,7 +88,7 @@ fn stories(result: &DemoResult, lang: Lang) -> Table {
             story.detected.map_or_else(none, human),
             story.healed.map_or_else(none, human),
             if has_clients { format!("{} / {}", story.clients.errors, story.clients.requests) } else { none() },
-            if has_clients { human(story.clients.error_window()) } else { none() },
+            if has_clients { human(story.error_window()) } else { none() },
             story.trace_id.clone().unwrap_or_else(none),
         ]);
     }

@@ -39,7 +39,7 @@ pub struct Traffic {
 /// Figures of a stretch of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Window {
-    /// Requests sent.
+    /// Requests answered or failed.
     pub requests: u64,
     /// Of these failed.
     pub errors: u64,
@@ -87,10 +87,12 @@ impl Traffic {
         }
     }
 
-    /// Figures of the requests sent between two moments since the start of the demo.
+    /// Figures of the requests that ended between two moments since the start of the demo: what was under way when
+    /// something broke counts as hit by it.
     pub fn between(&self, from: Duration, to: Duration) -> Window {
         let mut window = Window::default();
-        for request in self.requests.lock().iter().filter(|r| r.sent >= from && r.sent <= to) {
+        let ended = |request: &Request| request.sent.saturating_add(request.took);
+        for request in self.requests.lock().iter().filter(|r| ended(r) >= from && ended(r) <= to) {
             window.requests += 1;
             if request.error.is_some() {
                 let failed = request.sent + request.took;

@@ -1,8 +1,6 @@
 //! One simulated data center of the demo: its API server, its nodes with their hosts, its entry for clients.
 
 use std::{
-    collections::VecDeque,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,16 +18,14 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::{fleet::SitePorts, manifests::SitePlan};
 use crate::exit::{Failure, Outcome};
 
 /// How long a repaired node is down; a real one needs minutes.
 const REBOOT: Duration = Duration::from_millis(800);
-/// Connections into a lost data center that are held open; more than clients have under way at once.
-const MAX_HELD: usize = 1024;
 /// Taint that keeps pods off the node that stands for this machine: it has no simulated kubelet to run them.
 const TAINT: &str = "evergreen.dev/demo-machine";
 
@@ -38,7 +34,6 @@ pub struct World {
     twin: Twin,
     served: Served,
     entry: Gateway,
-    void: parking_lot::Mutex<Option<Void>>,
     client: Client,
     simulated: Vec<(String, PathBuf)>,
     own: Option<String>,
@@ -85,17 +80,7 @@ impl World {
             keep_free(&client, own).await?;
         }
         let running = parking_lot::Mutex::new(Some(twin.start(cancel.clone())));
-        Ok(Self {
-            twin,
-            served,
-            entry,
-            void: parking_lot::Mutex::default(),
-            client,
-            simulated,
-            own: own.map(str::to_owned),
-            cancel,
-            running,
-        })
+        Ok(Self { twin, served, entry, client, simulated, own: own.map(str::to_owned), cancel, running })
     }
 
     /// Nodes and the roots that their agents read; this machine last, with its own root.
@@ -139,13 +124,12 @@ impl World {
         Ok(())
     }
 
-    /// The whole data center vanishes, as in a power cut: nothing runs, and who asks gets no answer, not even a refusal.
-    pub async fn lose(&self) {
+    /// The whole data center vanishes, as in a power cut: nothing runs and nothing answers.
+    pub fn lose(&self) {
         self.twin.lose_site(Loss::Silent);
         for (name, _) in &self.simulated {
             self.twin.stop_node(name);
         }
-        *self.void.lock() = Void::open(self.entry.addr).await;
     }
 
     /// It comes back: its hosts boot, its API server and its entry answer.
@@ -156,8 +140,6 @@ impl World {
         for (name, _) in &self.simulated {
             self.twin.start_node(name).with_context(|| format!("cannot boot {name}"))?;
         }
-        // The entry listens again as soon as its address is free.
-        drop(self.void.lock().take());
         self.twin.return_site();
         Ok(())
     }
@@ -176,40 +158,6 @@ impl World {
 
 fn labelled(node: NodeSpec, plan: &SitePlan) -> NodeSpec {
     node.zone(plan.name).label(evergreen_api::names::LABEL_SITE, plan.name)
-}
-
-/// An address behind which nothing is left: connections are taken and never answered, as packets into a dark data
-/// center are. A closed port would be kinder than the truth, because it refuses at once.
-struct Void {
-    _open: DropGuard,
-}
-
-impl Void {
-    /// Takes over an address as soon as it is free; `None` when it does not become free within a second.
-    async fn open(addr: SocketAddr) -> Option<Self> {
-        let bind = async {
-            loop {
-                match TcpListener::bind(addr).await {
-                    Ok(listener) => return listener,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
-                }
-            }
-        };
-        let listener = tokio::time::timeout(Duration::from_secs(1), bind).await.ok()?;
-        let cancel = CancellationToken::new();
-        let end = cancel.clone();
-        tokio::spawn(async move {
-            // Clients give up within a second or two and close; what they closed is dropped with the oldest.
-            let mut held = VecDeque::new();
-            while let Some(Ok((stream, _))) = end.run_until_cancelled(listener.accept()).await {
-                held.push_back(stream);
-                if held.len() > MAX_HELD {
-                    held.pop_front();
-                }
-            }
-        });
-        Some(Self { _open: cancel.drop_guard() })
-    }
 }
 
 /// Taints a node so that nothing is scheduled on it.

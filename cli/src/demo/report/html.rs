@@ -106,7 +106,7 @@ fn figures(out: &mut String, material: &Material) {
         (Text::new("node healed in", "节点自愈用时"), time(kernel.and_then(|s| s.healed))),
         (Text::new("lost site suspected in", "站点丢失发现用时"), time(site.and_then(|s| s.detected))),
         (Text::new("another site serves in", "其他站点接管用时"), time(site.and_then(|s| s.healed))),
-        (word::window(), site.map_or_else(|| "–".to_owned(), |s| human(s.clients.error_window()))),
+        (word::window(), site.map_or_else(|| "–".to_owned(), |s| human(s.error_window()))),
         (word::errors(), format!("{} / {}", material.clients.errors, material.clients.requests)),
         (word::p99(), material.p99_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1} ms"))),
         (word::it_kwh(), format!("{:.5}", to_kwh(total.microjoules))),
@@ -267,8 +267,8 @@ fn definitions(out: &mut String) {
             "恢复：从故障到验证通过；对站点丢失，到接管站点的首个应答。",
         ),
         Text::new(
-            "Error window (RTO): from the sending of the first failed request to the failure of the last; no request is repeated.",
-            "错误窗口（RTO）：从首个失败请求发出到最后一个请求失败；不做任何重试。",
+            "Error window (RTO): from the sending of the first failed request to the failure of the last; no request is repeated. Of a lost site it covers the time from the loss to its return; errors of the way back are counted, not part of it.",
+            "错误窗口（RTO）：从首个失败请求发出到最后一个请求失败；不做任何重试。对站点丢失，仅覆盖丢失到恢复之间；回切期间的错误计入总数，不计入窗口。",
         ),
         Text::new(
             "Measured: read from a sensor (here the powercap counters of a host, simulated ones included). Estimated: from utilisation by a model.",

@@ -46,7 +46,7 @@ fn story(story: &StoryResult) -> Value {
         "healed_ms": story.healed.map(millis),
         "requests": story.clients.requests,
         "client_errors": story.clients.errors,
-        "error_window_ms": millis(story.clients.error_window()),
+        "error_window_ms": millis(story.error_window()),
         "trace_id": story.trace_id,
     })
 }

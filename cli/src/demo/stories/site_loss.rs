@@ -63,6 +63,7 @@ async fn act(stage: &Stage, result: &mut StoryResult) -> Result<(), Text> {
     let said =
         if outage.errors == 0 { messages::no_outage() } else { messages::outage(outage.error_window(), outage.errors) };
     timeline.say(CHAPTER, Mark::Note, said);
+    result.outage = Some(outage);
     suspected?;
 
     come_back(stage, lost, &before).await
