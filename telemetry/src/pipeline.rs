@@ -1,6 +1,6 @@
 //! Exporters, providers and the log subscriber of one process.
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use evergreen_api::telemetry::attribute;
 use opentelemetry::{KeyValue, metrics::MeterProvider, trace::TracerProvider};
@@ -24,6 +24,9 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Crates of the export path itself: their logs would feed the pipeline that they describe.
 const OWN_PLUMBING: &str = "opentelemetry=off,tonic=off,h2=off,hyper=off,hyper_util=off,tower=off";
+
+/// What is logged unless RUST_LOG says otherwise: the SDK only when something is wrong.
+const QUIET: &str = "info,opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry_otlp=warn";
 
 /// How log lines look on the terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,9 +185,13 @@ impl Telemetry {
     }
 
     fn subscribe(&self, format: LogFormat) {
-        let terminal_filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let terminal_filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(QUIET));
         let terminal = match format {
-            LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed(),
+            LogFormat::Text => tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false)
+                .boxed(),
             LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
         };
         let bridge = opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge::new(&self.logger_provider)
