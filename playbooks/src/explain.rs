@@ -15,6 +15,11 @@ pub fn steps(spec: &PlaybookSpec) -> Vec<String> {
     lines
 }
 
+/// The names of the steps and of the verification, for one short line.
+pub fn actions(spec: &PlaybookSpec) -> Vec<&'static str> {
+    spec.steps.iter().flat_map(Step::actions).chain(spec.verify.as_ref().map(|_| "verify")).collect()
+}
+
 /// The bounds within which it acts, one line each.
 pub fn guards(spec: &PlaybookSpec) -> Vec<String> {
     let guards = &spec.guards;

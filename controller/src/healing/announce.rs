@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 
 use super::{HealingContext, calls::call};
 
-/// Events of objects without a namespace live here.
-const EVENT_NAMESPACE: &str = "default";
+/// Where Events of objects without a namespace live; API servers up to 1.20 take them only in the second.
+const EVENT_NAMESPACES: [&str; 2] = ["default", "kube-system"];
 /// Longest note that the API server takes.
 const MAX_NOTE: usize = 1_000;
 /// Events that wait to be written; more are dropped, the log line stays.
@@ -143,8 +143,7 @@ impl Announcer {
         let annotations = trace.map(|trace| BTreeMap::from([(names::ANNOTATION_TRACEPARENT.to_owned(), trace)]));
         Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", subject.name)),
-                namespace: Some(EVENT_NAMESPACE.to_owned()),
+                name: Some(format!("{}.{}", subject.name, uuid::Uuid::new_v4().simple())),
                 annotations,
                 ..ObjectMeta::default()
             },
@@ -169,10 +168,22 @@ impl Announcer {
 
 /// Writes Events one after the other, so that no decision ever waits for one.
 pub(crate) async fn write_events(client: Client, mut events: mpsc::Receiver<Event>) {
-    let api = Api::<Event>::namespaced(client, EVENT_NAMESPACE);
-    while let Some(event) = events.recv().await {
-        if let Err(error) = call("write an Event", api.create(&PostParams::default(), &event)).await {
-            tracing::debug!(error = %error.describe(), "an Event was not written");
+    let mut namespaces = EVENT_NAMESPACES.into_iter();
+    let mut namespace = namespaces.next();
+    while let (Some(mut event), Some(mut current)) = (events.recv().await, namespace) {
+        loop {
+            event.metadata.namespace = Some(current.to_owned());
+            let api = Api::<Event>::namespaced(client.clone(), current);
+            match call("write an Event", api.create(&PostParams::default(), &event)).await {
+                Ok(_) => break,
+                Err(error) => match namespaces.next().filter(|_| error.is_invalid()) {
+                    Some(next) => (namespace, current) = (Some(next), next),
+                    None => {
+                        tracing::warn!(error = %error.describe(), "an Event was not written");
+                        break;
+                    }
+                },
+            }
         }
     }
 }

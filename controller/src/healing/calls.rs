@@ -57,6 +57,10 @@ impl CallError {
         self.status().is_some_and(|status| status.reason == "AlreadyExists")
     }
 
+    pub(crate) fn is_invalid(&self) -> bool {
+        self.code() == Some(422)
+    }
+
     /// Whether trying again cannot help: the request itself is wrong, or not allowed.
     pub(crate) fn is_permanent(&self) -> bool {
         matches!(self.code(), Some(400 | 403 | 404 | 405 | 422))

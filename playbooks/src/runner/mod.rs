@@ -102,7 +102,7 @@ pub fn next(run: &RunProgram, status: &PlaybookRunStatus, world: &World, memory:
         return Action::Rest;
     }
     if run.spec().plan.mode == PlaybookMode::Observe {
-        let message = format!("observed only; would have done: {}", explain::steps(&run.spec().plan).join("; "));
+        let message = format!("observed only; would have done: {}", explain::actions(&run.spec().plan).join(", "));
         return finish(RunPhase::Observed, message);
     }
     let (open, earlier) = match status.log.split_last() {

@@ -429,7 +429,7 @@ fn observing_says_what_would_have_been_done_and_does_nothing() {
     simulation.program.spec.plan.mode = PlaybookMode::Observe;
     assert_eq!(simulation.run(), RunPhase::Observed);
     assert!(simulation.effects.is_empty());
-    assert!(simulation.status.message.contains("would have done: cordon the node; drain it"));
+    assert!(simulation.status.message.contains("would have done: cordon, drain, wait, restart, uncordon, verify"));
 }
 
 #[test]

@@ -141,8 +141,25 @@ async fn a_condition_is_healed_and_every_intent_is_written_before_its_act() {
     assert!(position("playbookruns") < position("PUT"), "{requests:#?}");
     assert!(position("PUT") < position("PATCH /api/v1/nodes/n1"), "{requests:#?}");
     assert!(position("PATCH /api/v1/nodes/n1") < position("eviction"), "{requests:#?}");
-    let events: Vec<Value> = api.list("events").iter().map(|event| event["reason"].clone()).collect();
-    assert_eq!(events, ["PlaybookStarted", "PlaybookSucceeded"]);
+    assert_eq!(event_reasons(&api), ["PlaybookStarted", "PlaybookSucceeded"]);
+}
+
+/// Sorted: their names are drawn.
+fn event_reasons(api: &FakeApi) -> Vec<String> {
+    let reason = |event: &Value| event["reason"].as_str().unwrap_or_default().to_owned();
+    let mut reasons: Vec<String> = api.list("events").iter().map(reason).collect();
+    reasons.sort();
+    reasons
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_go_where_this_api_server_takes_them() {
+    let api = data_center("enforce");
+    let path = "/namespaces/default/events";
+    api.fault(Fault { method: Method::POST, path, times: u32::MAX, code: 422, retry_after: None, lands: false });
+    heal(&api).await;
+    assert_eq!(event_reasons(&api), ["PlaybookStarted", "PlaybookSucceeded"]);
+    assert_eq!(api.requests().iter().filter(|request| request.contains(path)).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +167,7 @@ async fn observing_writes_down_what_would_have_been_done_and_touches_nothing() {
     let api = data_center("observe");
     let run = heal(&api).await;
     assert_eq!(run["status"]["phase"], "Observed");
-    assert!(run["status"]["message"].as_str().unwrap().contains("cordon the node"), "{run:#}");
+    assert!(run["status"]["message"].as_str().unwrap().contains("would have done: cordon, drain"), "{run:#}");
     assert_eq!(effects(&api), [("create run".to_owned(), 1)]);
 }
 
