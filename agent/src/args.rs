@@ -14,6 +14,7 @@ The Evergreen node agent: reads one node's health and energy, and tells.
   evergreen-agent --standalone             watch this machine in a live table, no cluster needed
   evergreen-agent --once --json            print one sample and end
   dmesg | evergreen-agent detect           name the problems in a kernel log, one JSON object each
+  evergreen-agent estimate < FILE          estimate servers' power, one JSON object a line
   evergreen-agent rules check my.yaml      check a rules file; errors come with line and column
   evergreen-agent --kubeconfig FILE        publish the node's conditions to its cluster
                                            (inside a pod no kubeconfig is needed)
@@ -47,6 +48,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "EVERGREEN_RULES")]
         rules: Option<PathBuf>,
     },
+    /// Estimate a server's power: machine descriptions on standard input, watts on standard output, one JSON object a line.
+    Estimate,
     /// Work with rules of the kernel log detector.
     Rules {
         /// What to do with them.

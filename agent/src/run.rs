@@ -59,6 +59,7 @@ impl From<anyhow::Error> for Failure {
 pub fn main(args: Args) -> ExitCode {
     let outcome = match args.command {
         Some(Command::Detect { format, rules }) => detect_command(format, rules.as_deref()),
+        Some(Command::Estimate) => estimate_command(),
         Some(Command::Rules { command: RulesCommand::Check { file } }) => check_rules(&file),
         Some(Command::Rules { command: RulesCommand::Print }) => print(rules::BUILT_IN),
         None if args.run.once => once(&args.run),
@@ -81,6 +82,16 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
         // Whoever read this had enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         other => other.map(|()| ExitCode::SUCCESS).context("standard output cannot be written").map_err(Failure::Reach),
+    }
+}
+
+fn estimate_command() -> Result<ExitCode, Failure> {
+    match crate::energy::estimator::lines::answer_all(std::io::stdin().lock(), &mut std::io::stdout().lock()) {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::from(2)),
+        // Whoever read this had enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::Reach(anyhow::Error::new(error).context("the questions could not be answered"))),
     }
 }
 

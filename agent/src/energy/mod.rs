@@ -4,6 +4,7 @@
 //! integer microjoules everywhere, and what the ledger gives to pods, system and idle is exactly what the node took.
 
 pub mod cgroups;
+pub mod estimator;
 pub mod idle;
 pub mod ledger;
 pub mod meter;
