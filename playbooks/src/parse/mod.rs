@@ -92,13 +92,14 @@ pub fn lint_file(text: &str) -> Result<Playbook, Vec<Diagnostic>> {
     }
     let tree: Spanned<tree::Tree> = read(text).map_err(|error| vec![error])?;
     let file: File = read(text).map_err(|error| vec![error])?;
-    let errors = check_header(&file)
+    let mut errors = check_header(&file)
         .into_iter()
         .map(check::SpecError::from)
         .chain(check::check(&file.spec))
         .map(|error| diagnostic(text, &tree, error))
         .collect::<Vec<_>>();
     if !errors.is_empty() {
+        errors.sort_by_key(|error| (error.line, error.column));
         return Err(errors);
     }
     let mut playbook = Playbook::new(&file.metadata.name, file.spec);
