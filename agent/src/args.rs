@@ -15,6 +15,7 @@ The Evergreen node agent: reads one node's health and energy, and tells.
   evergreen-agent --once --json            print one sample and end
   dmesg | evergreen-agent detect           name the problems in a kernel log, one JSON object each
   evergreen-agent estimate < FILE          estimate servers' power, one JSON object a line
+  evergreen-agent anomaly < rows.csv       score the rows of a series as they come
   evergreen-agent rules check my.yaml      check a rules file; errors come with line and column
   evergreen-agent --kubeconfig FILE        publish the node's conditions to its cluster
                                            (inside a pod no kubeconfig is needed)
@@ -50,6 +51,10 @@ pub enum Command {
     },
     /// Estimate a server's power: machine descriptions on standard input, watts on standard output, one JSON object a line.
     Estimate,
+    /// Read rows `timestamp,value` of one series on standard input and answer each with its anomaly score, at once.
+    ///
+    /// Scores are in 0..1; an alarm is a score of 0.5 or more. A heading is not answered.
+    Anomaly,
     /// Work with rules of the kernel log detector.
     Rules {
         /// What to do with them.

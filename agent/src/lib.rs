@@ -5,6 +5,8 @@
 //! [`grants`] keeps what the site lets this node serve. The parts meet in [`run`] and in [`shared`] only. The agent acts
 //! on nothing: it reads, and it tells.
 
+pub mod anomaly;
+pub mod anomaly_rows;
 pub mod args;
 pub mod clock;
 pub mod conditions;

@@ -16,6 +16,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    anomaly_rows,
     args::{Args, Command, LogFormat, RulesCommand, RunArgs},
     clock::boot_ms,
     detect,
@@ -60,6 +61,7 @@ pub fn main(args: Args) -> ExitCode {
     let outcome = match args.command {
         Some(Command::Detect { format, rules }) => detect_command(format, rules.as_deref()),
         Some(Command::Estimate) => estimate_command(),
+        Some(Command::Anomaly) => anomaly_command(),
         Some(Command::Rules { command: RulesCommand::Check { file } }) => check_rules(&file),
         Some(Command::Rules { command: RulesCommand::Print }) => print(rules::BUILT_IN),
         None if args.run.once => once(&args.run),
@@ -99,6 +101,14 @@ fn detect_command(format: crate::kernel::Format, rules: Option<&Path>) -> Result
     let rules = load_rules(rules)?;
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
     detect::run(std::io::stdin(), &mut output, format, Arc::new(rules)).map_err(Failure::Reach)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn anomaly_command() -> Result<ExitCode, Failure> {
+    let told = anomaly_rows::run(std::io::stdin().lock(), &mut std::io::stdout().lock()).map_err(Failure::Reach)?;
+    if told.unreadable > 0 {
+        eprintln!("evergreen-agent: {} of {} rows had no readable value and scored 0", told.unreadable, told.rows);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
