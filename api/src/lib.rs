@@ -5,6 +5,7 @@
 
 pub mod duration;
 pub mod grants;
+pub mod heartbeat;
 pub mod names;
 pub mod problem;
 pub mod resources;

@@ -10,6 +10,7 @@ pub mod healing;
 pub mod leader;
 mod members;
 mod metrics;
+pub mod nodes;
 pub mod quorum;
 pub mod report;
 mod run;

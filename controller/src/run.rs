@@ -16,6 +16,7 @@ use crate::{
     leader::{self, Leadership},
     members::Members,
     metrics,
+    nodes::{self, NodeWatch, NodesContext},
     quorum::{CoreConfig, Timing},
     site::{self, EndpointTls, GrantBook, Signer, SiteHandle, clients},
 };
@@ -69,6 +70,8 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     let handle = site::start(config, members.registers.clone(), cancel.clone());
     metrics::register(&telemetry.meter(), &handle, &args.site);
     let book = Arc::new(GrantBook::default());
+    let nodes = NodeWatch::default();
+    nodes.register(&telemetry.meter());
     tasks.spawn({
         let (client, members, cancel) = (client.clone(), members.clone(), cancel.clone());
         async move {
@@ -79,10 +82,10 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     if let (Some(cert), Some(key), Some(client_ca)) = (&args.tls_cert, &args.tls_key, &args.tls_client_ca) {
         let tls = EndpointTls { cert: cert.clone(), key: key.clone(), client_ca: client_ca.clone() };
         let (listen, site, handle, book) = (args.listen, args.site.clone(), handle.clone(), book.clone());
-        let (client, cancel) = (client.clone(), cancel.clone());
+        let (client, nodes, cancel) = (client.clone(), nodes.clone(), cancel.clone());
         tasks.spawn(async move {
             let Some(signer) = wait_for_signer(&site, &client, &cancel).await else { return Ok(()) };
-            Ok(site::serve(listen, &tls, &site, handle, signer, book, cancel).await?)
+            Ok(site::serve(listen, &tls, &site, handle, signer, book, nodes, cancel).await?)
         });
     } else {
         tracing::warn!("no --tls-cert: the site endpoint is not served, so no node of this site gets a grant");
@@ -111,6 +114,7 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
         telemetry: telemetry.clone(),
         handle,
         health,
+        nodes,
     };
     tasks.spawn(lead(leads, work, cancel.clone()));
     while let Some(ended) = tasks.join_next().await {
@@ -131,6 +135,7 @@ struct LeaderWork {
     telemetry: Arc<Telemetry>,
     handle: SiteHandle,
     health: metrics::Health,
+    nodes: NodeWatch,
 }
 
 /// Starts the leader's work when this replica is elected and stops it at once when it is not any more.
@@ -173,6 +178,13 @@ fn begin_term(work: &LeaderWork, term: CancellationToken) {
         meter: work.telemetry.meter(),
     };
     tokio::spawn(heal(healing, term.clone()));
+    let listening = NodesContext {
+        client: work.client.clone(),
+        site: work.site.clone(),
+        incidents: work.telemetry.incidents(),
+        watch: work.nodes.clone(),
+    };
+    tokio::spawn(nodes::run(listening, term.clone()));
     tokio::spawn(energy_report::run(work.client.clone(), work.plane_url.clone(), term));
 }
 

@@ -1,16 +1,19 @@
-//! The site endpoint: agents pull grants here, over TLS with client certificates.
+//! The site endpoint: agents pull grants and send heartbeats here, over TLS with client certificates.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{DefaultBodyLimit, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use axum_server::tls_rustls::RustlsConfig;
-use evergreen_api::grants::{GrantAck, GrantList};
+use evergreen_api::{
+    grants::{GrantAck, GrantList},
+    heartbeat::Heartbeat,
+};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -20,7 +23,10 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{BootClock, GrantBook, Signer, SiteHandle};
-use crate::quorum::Standing;
+use crate::{nodes::NodeWatch, quorum::Standing};
+
+/// Largest heartbeat that is read.
+const MAX_HEARTBEAT: usize = 16 << 10;
 
 /// Certificates of the endpoint, PEM files.
 #[derive(Clone, Debug)]
@@ -56,6 +62,7 @@ struct Endpoint {
     handle: SiteHandle,
     signer: Arc<Signer>,
     book: Arc<GrantBook>,
+    nodes: NodeWatch,
 }
 
 /// Serves until cancelled.
@@ -69,11 +76,15 @@ pub async fn serve(
     handle: SiteHandle,
     signer: Arc<Signer>,
     book: Arc<GrantBook>,
+    nodes: NodeWatch,
     cancel: CancellationToken,
 ) -> Result<(), EndpointError> {
     let config = RustlsConfig::from_config(Arc::new(server_config(tls)?));
-    let state = Endpoint { site: site.to_owned(), handle, signer, book };
-    let router = Router::new().route("/v1/grants", get(grants)).route("/v1/grants/ack", post(acknowledge));
+    let state = Endpoint { site: site.to_owned(), handle, signer, book, nodes };
+    let router = Router::new()
+        .route("/v1/grants", get(grants))
+        .route("/v1/grants/ack", post(acknowledge))
+        .route("/v1/heartbeat", post(heartbeat).layer(DefaultBodyLimit::max(MAX_HEARTBEAT)));
     let server = axum_server::Handle::new();
     let stopper = server.clone();
     tokio::spawn(async move {
@@ -123,4 +134,17 @@ async fn grants(State(endpoint): State<Endpoint>, Query(asker): Query<Asker>) ->
 async fn acknowledge(State(endpoint): State<Endpoint>, Json(ack): Json<GrantAck>) -> StatusCode {
     endpoint.book.acknowledge(ack);
     StatusCode::NO_CONTENT
+}
+
+async fn heartbeat(State(endpoint): State<Endpoint>, Json(beat): Json<Heartbeat>) -> Response {
+    if let Err(error) = beat.check() {
+        return (StatusCode::BAD_REQUEST, Json(serde_json::json!({"error": error.to_string()}))).into_response();
+    }
+    match endpoint.nodes.heartbeat(&beat) {
+        Some(answer) => Json(answer).into_response(),
+        None => {
+            let error = "this replica does not lead; connect anew to reach the one that does";
+            (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({"error": error}))).into_response()
+        }
+    }
 }
