@@ -15,7 +15,7 @@ export EVERGREEN_SKIPPED := $(CURDIR)/target/skipped.txt
 
 WEB_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*' 2>/dev/null)
 
-.PHONY: help setup demo test test-cluster bench crds web lint
+.PHONY: help setup demo test test-cluster bench crds web lint fit-power-model
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
@@ -41,6 +41,11 @@ bench: web ## Measure, print ratios, and write them to docs/measured.md
 crds: ## Write the custom resource definitions and the shipped playbooks into the chart
 	@$(BUILD) --bin evergreen
 	scripts/chart-crds target/debug/evergreen charts/evergreen
+
+POWER_TABLE ?= ../shared/corpora/power/specpower.csv
+FIT_DATE ?= $(shell date +%F)
+fit-power-model: ## Fit the power model anew; POWER_TABLE=published results, FIT_DATE=date to write into it
+	@scripts/fit-power-model "$(POWER_TABLE)" --date "$(FIT_DATE)"
 
 lint: web ## Format check and clippy, warnings as errors
 	@$(CARGO) fmt --all --check

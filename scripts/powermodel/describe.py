@@ -92,10 +92,12 @@ def features(b, known=None):
         "log_gigahertz": log(b["ghz"]),
         "log_memory": log(b["mem_gb"]),
         "log_memory_per_core": log(b["mem_gb"] / b["cores"]),
-        "memory_per_tdp": b["mem_gb"] / tdp,
         "log_psu": log(b["psu_w"]),
+        "log_psu_per_tdp": log(b["psu_w"] / tdp),
+        "log_memory_per_tdp": log(b["mem_gb"] / tdp),
         "log_tdp": log(tdp),
         "log_tdp_per_chip": log(b["tdp_w"]),
+        "log_tdp_per_core": log(tdp / b["cores"]),
         "threads_per_core": b["threads"] / b["cores"],
         "year": b["year"],
         "launch": b["launch"],
@@ -109,9 +111,16 @@ def features(b, known=None):
         f.update({
             "idle_ratio": idle / full,
             "log_idle_ratio": log(idle / full),
+            "log_full": log(full),
             "log_full_per_tdp": log(full / tdp),
+            "log_full_per_psu": log(full / b["psu_w"]),
+            "log_dynamic_per_tdp": log((full - idle) / tdp),
+            "log_dynamic_per_core": log((full - idle) / b["cores"]),
+            "log_dynamic_per_thread": log((full - idle) / b["threads"]),
             "log_idle_per_chip": log(idle / b["chips"]),
-            # Chip, 0.35 W a gigabyte, 30 W a socket: a rough sum of the parts, the unit in which full power is seen.
+            "log_idle_per_tdp": log(idle / tdp),
+            # Rough sums of the parts, the units in which idle and full power are seen: watts a gigabyte and a socket.
+            "log_idle_per_parts": log(idle / (0.3 * b["mem_gb"] + 20 * b["chips"] + 20)),
             "log_full_per_parts": log(full / (tdp + 0.35 * b["mem_gb"] + 30 * b["chips"])),
         })
     return f

@@ -27,7 +27,7 @@ def predict(out, task, families, machine, known):
     scaled = [(min(max(named[name], low), high) - mean) * factor for name, mean, factor, low, high in part["features"]]
     pool = families.pool(b["family"]) if b["family"] else None
     basis = ridge.Basis({"seed": part["seed"], "waves": part["waves"], "features": part["features"], "length": part["length"],
-                         "pool_distance": part["pool_distance"]}, out["pools"])
+                         "pool_distance": part["pool_distance"], "share": part["share"]}, out["pools"])
     features, pools, waves = basis.parts(scaled, pool)
     coefficients = [c + ridge.dot(f, features) + ridge.dot(p, pools) + ridge.dot(w, waves)
                     for c, f, p, w in zip(part["intercepts"], part["feature_coefficients"], part["pool_coefficients"],

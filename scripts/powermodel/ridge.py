@@ -9,9 +9,9 @@ def dot(a, b):
     return sum(map(mul, a, b))
 
 
-def directions(seed, count, width):
+def directions(seed, count, width, share=1.0):
     """Random directions: SplitMix64, each entry the sum of 12 uniform numbers less 6, which is normal enough and needs
-    no function that differs between machines."""
+    no function that differs between machines. An entry is kept with the probability `share`, else it is 0."""
     state, rows = seed, []
 
     def uniform():
@@ -28,7 +28,7 @@ def directions(seed, count, width):
             total = 0.0
             for _ in range(12):
                 total += uniform()
-            row.append(total - 6.0)
+            row.append(total - 6.0 if uniform() < share else 0.0)
         rows.append(row)
     return rows
 
@@ -76,7 +76,8 @@ class Basis:
 
     def __init__(self, settings, pools):
         self.s, self.pools = settings, pools
-        self.waves = directions(settings["seed"], settings["waves"], len(settings["features"]) + len(pools))
+        self.waves = directions(settings["seed"], settings["waves"], len(settings["features"]) + len(pools),
+                                settings["share"])
 
     def parts(self, scaled, pool):
         width = self.s["length"]

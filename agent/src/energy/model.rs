@@ -1,37 +1,18 @@
-//! Power of a node that nobody measures, from what it is made of and how busy it is. An estimate, and labelled as one.
+//! Power of this node where nothing measures it: what the node says about itself in /proc, given to the
+//! [`estimator`](super::estimator). An estimate, and labelled as one.
 //!
-//! watts(u) = idle + (full - idle) x shape(u); idle and full are straight lines in threads and memory. The coefficients
-//! are our own fit (least relative error) to published SPECpower results of some 260 one-node servers of 2012 to 2022:
-//! the median error is 8 to 19 % on these machines, and unknown on others. No machine of the ARM or other
-//! architectures was in that fit: their row is a guess, and says so in the reason.
+//! /proc tells neither design power nor power supplies, so that these are filled in and the interval is the widest of
+//! the model's. A guest is charged with its share of a host, because it does not know its host.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use serde::Serialize;
 
+use super::estimator::{Curve, Estimator, Machine};
 use crate::host::Root;
 
-/// Threads of the host that a guest is assumed to be a part of: its share of the host's fixed power is its share of these.
+/// Threads of the two-socket host that a guest is assumed to be a part of. Larger guests are their own host.
 const HOST_THREADS: f64 = 64.0;
-
-/// Linear coefficients: watts, watts per thread, watts per gibibyte.
-type Line = [f64; 3];
-
-struct Class {
-    name: &'static str,
-    idle: Line,
-    full: Line,
-}
-
-const AMD_ZEN: Class = Class { name: "AMD, 2017 and later", idle: [38.0, 0.04, 0.19], full: [75.0, 0.94, 0.45] };
-const INTEL_RECENT: Class = Class { name: "Intel, 2017 and later", idle: [14.0, 0.16, 0.16], full: [28.0, 3.3, 0.23] };
-const INTEL_OLDER: Class = Class { name: "Intel, before 2017", idle: [50.0, 0.1, 0.19], full: [120.0, 2.5, 0.47] };
-const AMD_OLDER: Class = Class { name: "AMD, before 2017", idle: [50.0, 0.96, 0.2], full: [96.0, 4.1, 1.26] };
-const OTHER: Class =
-    Class { name: "an architecture without measured machines", idle: [20.0, 0.3, 0.19], full: [40.0, 1.6, 0.3] };
-
-/// Share of the dynamic range at 0, 10, ... 100 % load: the median of the same machines.
-const SHAPE: [f64; 11] = [0.0, 0.13, 0.22, 0.31, 0.39, 0.48, 0.57, 0.66, 0.76, 0.88, 1.0];
 
 /// The model of one node.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,6 +23,10 @@ pub struct PowerModel {
     pub full_watts: f64,
     /// What the figures rest on.
     pub basis: String,
+    #[serde(skip)]
+    curve: Curve,
+    #[serde(skip)]
+    share: f64,
 }
 
 impl PowerModel {
@@ -55,49 +40,49 @@ impl PowerModel {
         let gibibytes = meminfo
             .lines()
             .find_map(|line| line.strip_prefix("MemTotal:")?.split_ascii_whitespace().next()?.parse::<f64>().ok())
-            .map_or(0.0, |kibibytes| kibibytes / f64::from(1 << 20));
+            .map(|kibibytes| kibibytes / f64::from(1 << 20));
         Self::from_cpuinfo(&cpuinfo, gibibytes)
     }
 
-    fn from_cpuinfo(cpuinfo: &str, gibibytes: f64) -> io::Result<Self> {
-        let field = |name: &str| {
-            cpuinfo.lines().find_map(|line| {
-                let (key, value) = line.split_once(':')?;
-                (key.trim() == name).then(|| value.trim())
-            })
-        };
-        let number = |name: &str| field(name).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
-        let threads =
-            cpuinfo.lines().filter(|line| line.split(':').next().is_some_and(|key| key.trim() == "processor")).count();
-        if threads == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "proc/cpuinfo lists no processor"));
+    fn from_cpuinfo(cpuinfo: &str, gibibytes: Option<f64>) -> io::Result<Self> {
+        let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+        let mut machine = describe(cpuinfo, gibibytes);
+        let threads = machine.threads.unwrap_or_default();
+        if threads == 0.0 {
+            return Err(invalid("proc/cpuinfo lists no processor".into()));
         }
-        let (family, model) = (number("cpu family"), number("model"));
-        let class = match field("vendor_id") {
-            Some("AuthenticAMD") if family >= 0x17 => &AMD_ZEN,
-            Some("AuthenticAMD") => &AMD_OLDER,
-            // Skylake server is family 6 model 85; earlier servers have lower numbers.
-            Some("GenuineIntel") if family > 6 || model >= 85 => &INTEL_RECENT,
-            Some("GenuineIntel") => &INTEL_OLDER,
-            _ => &OTHER,
-        };
-        let guest = field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
-        let threads = threads as f64;
-        let part = if guest { (threads / HOST_THREADS).min(1.0) } else { 1.0 };
-        let watts = |line: &Line| line[0] * part + line[1] * threads + line[2] * gibibytes;
-        let idle_watts = watts(&class.idle);
-        let basis = format!(
-            "{} threads and {gibibytes:.1} GiB of {}{}",
-            threads,
-            class.name,
-            if guest { "; a virtual machine, charged with its share of a host" } else { "" }
-        );
-        Ok(Self { idle_watts, full_watts: watts(&class.full).max(idle_watts), basis })
+        let guest = field(cpuinfo, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
+        let mut share = 1.0;
+        if guest && threads < HOST_THREADS {
+            share = threads / HOST_THREADS;
+            // The host's size is assumed; its memory, a guest's of which says little, is filled in by the model.
+            machine = Machine { chips: Some(2.0), cores: None, threads: Some(HOST_THREADS), mem_gb: None, ..machine };
+        }
+        let curve = Estimator::shipped().estimate(&machine).map_err(|error| invalid(error.to_string()))?;
+        let mut basis = format!("{threads} threads by the {}", curve.basis);
+        if let Some([low, high]) = curve.interval_at(0.5) {
+            basis += &format!(
+                "; at half load {:.0} W, 90 % interval {:.0} to {:.0} W",
+                curve.watts_at(0.5) * share,
+                low * share,
+                high * share
+            );
+        }
+        if guest {
+            basis += "; a virtual machine, charged with its share of a host";
+        }
+        Ok(Self {
+            idle_watts: curve.watts_at(0.0) * share,
+            full_watts: curve.watts_at(1.0) * share,
+            basis,
+            curve,
+            share,
+        })
     }
 
     /// Watts at a utilisation between 0 and 1.
     pub fn watts(&self, utilization: f64) -> f64 {
-        self.idle_watts + (self.full_watts - self.idle_watts) * shape(utilization)
+        self.curve.watts_at(utilization) * self.share
     }
 
     /// What idle power is of the power at a utilisation.
@@ -107,39 +92,114 @@ impl PowerModel {
     }
 }
 
-fn shape(utilization: f64) -> f64 {
-    let place = if utilization.is_finite() { utilization.clamp(0.0, 1.0) * 10.0 } else { 0.0 };
-    let below = (place as usize).min(9);
-    let part = place - below as f64;
-    SHAPE[below] + (SHAPE[below + 1] - SHAPE[below]) * part
+fn fields<'a>(cpuinfo: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    cpuinfo.lines().filter_map(move |line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim())
+    })
+}
+
+fn field<'a>(cpuinfo: &'a str, name: &'a str) -> Option<&'a str> {
+    fields(cpuinfo, name).next()
+}
+
+fn describe(cpuinfo: &str, gibibytes: Option<f64>) -> Machine {
+    let number = |name: &str| field(cpuinfo, name).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    let cpu_name = field(cpuinfo, "model name").or_else(|| field(cpuinfo, "Model Name")).map(str::to_owned);
+    let vendor = field(cpuinfo, "vendor_id").unwrap_or_default();
+    let architecture = Estimator::shipped()
+        .families()
+        .of_cpuid(vendor, number("cpu family"), number("model"), number("stepping"))
+        .or_else(|| implementer(field(cpuinfo, "CPU implementer")?));
+    let packages: BTreeSet<&str> = fields(cpuinfo, "physical id").collect();
+    let chips = packages.len().max(1) as f64;
+    let per_chip = number("cpu cores");
+    Machine {
+        architecture: architecture.map(str::to_owned),
+        cpu_make: match vendor {
+            "AuthenticAMD" => Some("amd".into()),
+            "GenuineIntel" => Some("intel".into()),
+            _ => None,
+        },
+        ghz: cpu_name.as_deref().and_then(nominal_gigahertz),
+        cpu_name,
+        chips: Some(chips),
+        cores: (per_chip > 0).then(|| f64::from(per_chip) * chips),
+        threads: Some(fields(cpuinfo, "processor").filter(|text| text.parse::<u32>().is_ok()).count() as f64),
+        mem_gb: gibibytes,
+        ..Machine::default()
+    }
+}
+
+/// The clock in names such as `Xeon(R) Gold 6140 CPU @ 2.30GHz`.
+fn nominal_gigahertz(cpu_name: &str) -> Option<f64> {
+    cpu_name.rsplit_once('@')?.1.trim().strip_suffix("GHz")?.trim().parse().ok()
+}
+
+/// Family by Arm's list of implementers: such CPUs have no name in /proc/cpuinfo.
+fn implementer(code: &str) -> Option<&'static str> {
+    match code {
+        "0x41" | "0xc0" | "0x6d" => Some("neoverse"),
+        "0x48" => Some("kunpeng"),
+        "0x70" => Some("phytium"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn cpuinfo(vendor: &str, family: u32, threads: usize) -> String {
-        (0..threads)
-            .map(|n| format!("processor\t: {n}\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 85\nflags\t\t: fpu sse\n\n"))
-            .collect()
+    fn cpuinfo(vendor: &str, family: u32, threads: usize, flags: &str) -> String {
+        let one = |n: usize| {
+            format!(
+                "processor\t: {n}\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 85\nstepping\t: 4\n\
+                 physical id\t: {}\ncpu cores\t: {}\nflags\t\t: fpu sse{flags}\n\n",
+                n % 2,
+                threads / 4
+            )
+        };
+        (0..threads).map(one).collect()
     }
 
     #[test]
     fn more_load_never_takes_less_power() {
-        let model = PowerModel::from_cpuinfo(&cpuinfo("GenuineIntel", 6, 32), 128.0).unwrap();
+        let model = PowerModel::from_cpuinfo(&cpuinfo("GenuineIntel", 6, 32, ""), Some(128.0)).unwrap();
         let watts: Vec<f64> = (0..=100).map(|percent| model.watts(f64::from(percent) / 100.0)).collect();
         assert!(watts.windows(2).all(|pair| pair[0] <= pair[1]));
         assert!((watts[0] - model.idle_watts).abs() < 1e-9 && (watts[100] - model.full_watts).abs() < 1e-9);
+        assert!(model.basis.contains("skylake") && model.basis.contains("90 % interval"), "{}", model.basis);
+    }
+
+    #[test]
+    fn the_node_says_what_it_is_made_of() {
+        let machine = describe(&cpuinfo("GenuineIntel", 6, 32, ""), Some(64.0));
+        assert_eq!((machine.chips, machine.cores, machine.threads), (Some(2.0), Some(16.0), Some(32.0)));
+        assert_eq!(nominal_gigahertz("Intel(R) Xeon(R) Gold 6140 CPU @ 2.30GHz"), Some(2.3));
+        assert_eq!(nominal_gigahertz("AMD EPYC 7742 64-Core Processor"), None);
     }
 
     #[test]
     fn an_unknown_architecture_says_so() {
-        let model = PowerModel::from_cpuinfo(&cpuinfo("HygonGenuine", 24, 8), 16.0).unwrap();
-        assert!(model.basis.contains("without measured machines"));
+        let model = PowerModel::from_cpuinfo(&cpuinfo("HygonGenuine", 24, 8, ""), Some(16.0)).unwrap();
+        assert!(model.basis.contains("no interval"), "{}", model.basis);
+        let arm = "processor\t: 0\nBogoMIPS\t: 200.00\nCPU implementer\t: 0x48\nCPU part\t: 0xd01\n\n";
+        let model = PowerModel::from_cpuinfo(arm, None).unwrap();
+        assert!(model.basis.contains("never saw a machine of CPU family kunpeng"), "{}", model.basis);
+    }
+
+    #[test]
+    fn a_guest_is_charged_with_its_share_of_a_host() {
+        let guest =
+            |threads| PowerModel::from_cpuinfo(&cpuinfo("GenuineIntel", 6, threads, " hypervisor"), None).unwrap();
+        let (small, large) = (guest(4), guest(16));
+        assert!((large.full_watts / small.full_watts - 4.0).abs() < 1e-9);
+        assert!(large.basis.contains("share of a host"));
     }
 
     #[test]
     fn no_processor_is_no_model() {
-        assert!(PowerModel::from_cpuinfo("", 1.0).is_err());
+        assert!(PowerModel::from_cpuinfo("", Some(1.0)).is_err());
+        assert!(PowerModel::from_cpuinfo("model name\t: x\n", None).is_err());
     }
 }

@@ -88,6 +88,8 @@ pub struct Coefficients {
     pub pool_distance: f64,
     /// Number of random waves.
     pub waves: usize,
+    /// Share of the features and pools that a wave sees.
+    pub share: f64,
     /// Seed of their directions.
     pub seed: u64,
     /// Constants.
@@ -118,14 +120,15 @@ impl PowerData {
         let mut data: Self = serde_json::from_str(text)?;
         let pools = data.pools.len();
         for model in [&mut data.zero, &mut data.two_point] {
-            model.directions = directions(model.seed, model.waves, model.features.len() + pools);
+            model.directions = directions(model.seed, model.waves, model.features.len() + pools, model.share);
         }
         Ok(data)
     }
 }
 
-/// Random directions: SplitMix64, each entry the sum of 12 uniform numbers less 6. Drawn again instead of shipped.
-fn directions(seed: u64, count: usize, width: usize) -> Vec<Vec<f64>> {
+/// Random directions: SplitMix64, each entry the sum of 12 uniform numbers less 6, kept with the probability `share`.
+/// Drawn again instead of shipped.
+fn directions(seed: u64, count: usize, width: usize, share: f64) -> Vec<Vec<f64>> {
     let mut state = seed;
     let mut uniform = move || {
         state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -134,5 +137,9 @@ fn directions(seed: u64, count: usize, width: usize) -> Vec<Vec<f64>> {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) >> 11) as f64 / 9_007_199_254_740_992.0
     };
-    (0..count).map(|_| (0..width).map(|_| (0..12).map(|_| uniform()).sum::<f64>() - 6.0).collect()).collect()
+    let mut entry = || {
+        let normal = (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
+        if uniform() < share { normal } else { 0.0 }
+    };
+    (0..count).map(|_| (0..width).map(|_| entry()).collect()).collect()
 }

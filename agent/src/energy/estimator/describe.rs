@@ -64,6 +64,13 @@ pub(super) struct Known {
     pub(super) full: f64,
 }
 
+impl Known {
+    /// What load adds, watts.
+    fn dynamic(self) -> f64 {
+        self.full - self.idle
+    }
+}
+
 /// A description with every number present once [`Base::complete`] was called.
 #[derive(Clone, Debug)]
 pub(super) struct Base {
@@ -117,8 +124,7 @@ impl Base {
     pub(super) fn complete(&mut self, guesses: &Guesses) -> Vec<&'static str> {
         let per_chip = (self.cores / self.chips).ln();
         let new = (self.launch - 2013.0) / 5.0;
-        let inputs =
-            [1.0, self.chips.ln(), per_chip, new, self.amd, per_chip * new, (self.nanometres / 20.0).ln()];
+        let inputs = [1.0, self.chips.ln(), per_chip, new, self.amd, per_chip * new, (self.nanometres / 20.0).ln()];
         let factor = |line: &[f64]| inputs.iter().zip(line).map(|(x, c)| x * c).sum::<f64>().exp();
         let mut missing = Vec::new();
         let mut fill = |field: &mut Option<f64>, name: &'static str, unit: f64, line: &[f64]| {
@@ -151,10 +157,12 @@ impl Base {
             "log_gigahertz" => ghz.ln(),
             "log_memory" => mem.ln(),
             "log_memory_per_core" => (mem / self.cores).ln(),
-            "memory_per_tdp" => mem / tdp,
+            "log_memory_per_tdp" => (mem / tdp).ln(),
             "log_psu" => psu.ln(),
+            "log_psu_per_tdp" => (psu / tdp).ln(),
             "log_tdp" => tdp.ln(),
             "log_tdp_per_chip" => tdp_w.ln(),
+            "log_tdp_per_core" => (tdp / self.cores).ln(),
             "threads_per_core" => self.threads / self.cores,
             "year" => self.year,
             "launch" => self.launch,
@@ -164,9 +172,16 @@ impl Base {
             "eight_chips" => truth(self.chips >= 8.0),
             "idle_ratio" => known?.idle / known?.full,
             "log_idle_ratio" => (known?.idle / known?.full).ln(),
+            "log_full" => known?.full.ln(),
             "log_full_per_tdp" => (known?.full / tdp).ln(),
+            "log_full_per_psu" => (known?.full / psu).ln(),
+            "log_dynamic_per_tdp" => (known?.dynamic() / tdp).ln(),
+            "log_dynamic_per_core" => (known?.dynamic() / self.cores).ln(),
+            "log_dynamic_per_thread" => (known?.dynamic() / self.threads).ln(),
             "log_idle_per_chip" => (known?.idle / self.chips).ln(),
-            // Chip, 0.35 W a gigabyte, 30 W a socket: a rough sum of the parts, the unit in which full power is seen.
+            "log_idle_per_tdp" => (known?.idle / tdp).ln(),
+            // Rough sums of the parts, the units in which idle and full power are seen: watts a gigabyte and a socket.
+            "log_idle_per_parts" => (known?.idle / (0.3 * mem + 20.0 * self.chips + 20.0)).ln(),
             "log_full_per_parts" => (known?.full / (tdp + 0.35 * mem + 30.0 * self.chips)).ln(),
             _ => return None,
         })

@@ -153,22 +153,12 @@ impl Estimator {
         });
         let basis = self.basis(task, family, place, &guessed);
         let family = family.map(str::to_owned);
-        Ok(Curve {
-            watts,
-            interval,
-            coverage: self.data.coverage,
-            family,
-            guessed,
-            calibrated: known.is_some(),
-            basis,
-        })
+        Ok(Curve { watts, interval, coverage: self.data.coverage, family, guessed, calibrated: known.is_some(), basis })
     }
 
     fn basis(&self, task: &str, family: Option<&str>, place: Option<usize>, guessed: &[&str]) -> String {
-        let mut text = format!(
-            "{task} power model, {}, fitted {}",
-            self.data.provenance.text, self.data.provenance.fitted
-        );
+        let mut text =
+            format!("{task} power model, {}, fitted {}", self.data.provenance.text, self.data.provenance.fitted);
         match (place, family) {
             (Some(place), Some(family)) => {
                 let pool = &self.data.pools[place];
@@ -176,7 +166,9 @@ impl Estimator {
                 text += &format!("; CPU family {family}, {machines} machines of its kind");
             }
             (_, Some(family)) => {
-                text += &format!("; the model never saw a machine of CPU family {family}: no interval until a sensor calibrates it");
+                text += &format!(
+                    "; the model never saw a machine of CPU family {family}: no interval until a sensor calibrates it"
+                );
             }
             (_, None) => text += "; the CPU family is unknown: no interval until a sensor calibrates it",
         }

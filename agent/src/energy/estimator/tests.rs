@@ -77,7 +77,9 @@ fn a_family_of_the_fit_gets_an_interval_around_its_watts() {
 
 #[test]
 fn a_family_the_model_never_saw_gets_watts_a_word_and_no_interval() {
-    for name in ["Kunpeng-920", "Phytium,S2500/64", "Hygon C86 7285 32-core Processor", "AMD EPYC 9654 96-Core Processor"] {
+    for name in
+        ["Kunpeng-920", "Phytium,S2500/64", "Hygon C86 7285 32-core Processor", "AMD EPYC 9654 96-Core Processor"]
+    {
         let curve = Estimator::shipped().estimate(&named(name, 64.0)).unwrap();
         assert!(curve.interval.is_none() && curve.basis.contains("never saw"), "{name}: {}", curve.basis);
         assert!(curve.watts[0] > 0.0);
