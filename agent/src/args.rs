@@ -119,7 +119,11 @@ pub struct RunArgs {
     /// /var/lib/evergreen-agent; with --standalone nothing is kept unless this is given.
     #[arg(long, env = "EVERGREEN_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// The site's controller, asked for grants; without it the node holds none.
+    /// Where peers can ask this agent's /healthz when the site's controller hears nothing from it, IP or IP:PORT. Default:
+    /// the address of --listen, or the Node's InternalIP when that is any.
+    #[arg(long, env = "EVERGREEN_HEARTBEAT_ADDRESS", value_name = "ADDR")]
+    pub heartbeat_address: Option<crate::heartbeat::HeartbeatTarget>,
+    /// The site's controller, asked for grants and sent heartbeats; without it the node holds no grants.
     #[arg(long, env = "EVERGREEN_SITE_ENDPOINT", value_name = "URL")]
     pub site_endpoint: Option<Uri>,
     /// Certificate authority of the site endpoint, PEM.

@@ -15,6 +15,7 @@ pub mod energy;
 pub mod export;
 pub mod grants;
 pub mod health;
+pub mod heartbeat;
 pub mod host;
 pub mod kernel;
 pub mod publish;

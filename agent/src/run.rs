@@ -24,6 +24,7 @@ use crate::{
     export::{self, http::Served},
     grants::{GrantBook, pull},
     health::{Health, HealthConfig},
+    heartbeat::{self, HeartbeatConfig},
     host::{self, Root},
     kernel::{RuleSet, rules},
     publish::{Publisher, cluster, pods},
@@ -237,6 +238,9 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     let (signals, incoming) = mpsc::channel(SIGNALS);
     let (adopted, found) = mpsc::channel(ADOPTED);
     let kept = Health::kept_position(&store);
+    let reachable =
+        heartbeat::heartbeat_address(args.heartbeat_address.as_ref(), client.as_ref(), &node, address).await;
+    let beaten = root.clone();
     let config = HealthConfig {
         node: node.clone(),
         site: site.clone(),
@@ -265,6 +269,8 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
             token: args.site_token_file.clone(),
             node: node.clone(),
         };
+        let beats = HeartbeatConfig { site: config.clone(), address: reachable, root: beaten };
+        tasks.spawn(heartbeat::run(beats, cancel.clone()));
         tasks.spawn(pull::run(config, Arc::clone(&shared.grants), cancel.clone()));
     }
     let text = Arc::clone(&telemetry);

@@ -82,7 +82,7 @@ pub enum PullError {
     Malformed(String),
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// Keeps the book up to date until cancelled.
 pub async fn run(config: SiteConfig, book: Arc<Mutex<GrantBook>>, cancel: CancellationToken) {
@@ -157,7 +157,7 @@ async fn pull(
     Ok(())
 }
 
-async fn call(
+pub(crate) async fn call(
     config: &SiteConfig,
     client: &HttpClient,
     method: Method,
@@ -188,7 +188,7 @@ fn credentials(path: &std::path::Path, reason: impl std::fmt::Display) -> PullEr
     PullError::Credentials { path: path.to_owned(), reason: reason.to_string() }
 }
 
-fn connect(config: &SiteConfig) -> Result<HttpClient, PullError> {
+pub(crate) fn connect(config: &SiteConfig) -> Result<HttpClient, PullError> {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(path) = &config.ca {
         let mut added = 0;
