@@ -28,7 +28,7 @@ macro_rules! shipped {
 
 /// All shipped playbooks, by name.
 pub fn all() -> &'static [Shipped] {
-    shipped!["filesystem-readonly", "kernel-oops", "soft-lockup"]
+    shipped!["filesystem-readonly", "kernel-oops", "node-lost", "soft-lockup"]
 }
 
 impl Shipped {
