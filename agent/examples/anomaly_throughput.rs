@@ -23,7 +23,9 @@ fn main() {
         let mut alarms = 0u64;
         for row in 0..ROWS {
             for (offset, detector) in (0..).zip(&mut detectors) {
-                alarms += u64::from(black_box(detector.push(course(row + 7919 * offset))).is_alarm());
+                alarms += u64::from(
+                    black_box(detector.push(Some(i64::from(row) * 10), course(row + 7919 * offset))).is_alarm(),
+                );
             }
         }
         let rate = SERIES as f64 * f64::from(ROWS) / started.elapsed().as_secs_f64();

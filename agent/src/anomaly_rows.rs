@@ -1,12 +1,13 @@
 //! `evergreen-agent anomaly`: rows on standard input, one score a row on standard output, flushed at once.
 //!
-//! A row is `timestamp,value`, or a value alone; what comes before the last comma is not looked at. A first line that
-//! is not a row is a heading and gets no answer. Every other line gets one, so that answers and rows stay in step: a
-//! value that cannot be read scores 0 and is counted.
+//! A row is `timestamp,value`, or a value alone. A timestamp is a date with a time, taken as it is written, or seconds
+//! since 1970; one that cannot be read is none. A first line that is not a row is a heading and gets no answer. Every
+//! other line gets one, so that answers and rows stay in step: a value that cannot be read scores 0 and is counted.
 
 use std::io::{BufRead, Write};
 
 use anyhow::Context;
+use jiff::{civil::DateTime, tz::TimeZone};
 
 use crate::{anomaly::Detector, detect::read_bounded_line};
 
@@ -35,7 +36,7 @@ pub fn run(mut input: impl BufRead, output: &mut impl Write) -> anyhow::Result<R
         }
         told.rows += 1;
         told.unreadable += u64::from(value.is_none());
-        let score = value.map_or(0.0, |value| detector.push(value).score);
+        let score = value.map_or(0.0, |value| detector.push(time_of(&line), value).score);
         writeln!(output, "{score}").and_then(|()| output.flush()).context("standard output cannot be written")?;
     }
     Ok(told)
@@ -47,9 +48,26 @@ fn value_of(line: &[u8]) -> Option<f64> {
     std::str::from_utf8(field).ok()?.trim().parse().ok().filter(|value: &f64| !value.is_nan())
 }
 
+/// Seconds since 1970 as the clock on the wall had it.
+fn time_of(line: &[u8]) -> Option<i64> {
+    let end = line.iter().position(|byte| *byte == b',')?;
+    let field = std::str::from_utf8(&line[..end]).ok()?.trim();
+    let wall = |time: DateTime| time.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp().as_second());
+    field.parse().ok().or_else(|| field.parse().ok().and_then(wall))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        assert_eq!(time_of(b"1970-01-02 00:00:01,5"), Some(86_401));
+        assert_eq!(time_of(b"1970-01-02T00:00:01.5,5"), Some(86_401));
+        assert_eq!(time_of(b"1400000000,5"), Some(1_400_000_000));
+        assert_eq!(time_of(b"yesterday,5"), None);
+        assert_eq!(time_of(b"5"), None, "a value alone is no time");
+    }
 
     fn scores(input: &[u8]) -> (Vec<f64>, Rows) {
         let mut output = Vec::new();

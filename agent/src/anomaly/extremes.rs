@@ -41,6 +41,11 @@ impl Bounds {
     pub fn below(&self, value: f64, margin: f64) -> f64 {
         Self { low: -self.high, high: -self.low }.above(-value, margin)
     }
+
+    /// How far `value` lies from the middle on whichever side: 1 where it passes a bound by `margin` widths.
+    pub fn outside(&self, value: f64, margin: f64) -> f64 {
+        self.above(value, margin).max(self.below(value, margin))
+    }
 }
 
 /// Extremes of the last rows.
@@ -50,6 +55,7 @@ pub struct Extremes {
     current: usize,
     rows_in_current: u32,
     rows_per_bucket: u32,
+    heard: u32,
     bounds: Bounds,
 }
 
@@ -61,8 +67,14 @@ impl Extremes {
             current: 0,
             rows_in_current: 0,
             rows_per_bucket: (rows / BUCKETS as u32).max(1),
+            heard: 0,
             bounds: Bounds::NONE,
         }
+    }
+
+    /// How many values were pushed, ever; the count stops at its largest.
+    pub fn heard(&self) -> u32 {
+        self.heard
     }
 
     /// Bounds of what was pushed and is not forgotten; nothing before the first row.
@@ -83,6 +95,7 @@ impl Extremes {
             }
         }
         self.rows_in_current += 1;
+        self.heard = self.heard.saturating_add(1);
         self.buckets[self.current].widen(one);
         self.bounds.widen(one);
     }
