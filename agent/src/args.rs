@@ -45,9 +45,9 @@ pub enum Command {
         /// How the lines look.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
-        /// Rules instead of the built-in ones.
-        #[arg(long, value_name = "FILE", env = "EVERGREEN_RULES")]
-        rules: Option<PathBuf>,
+        /// Rules instead of the built-in ones, or configurations of node-problem-detector beside them; several times.
+        #[arg(long, value_name = "FILE", env = "EVERGREEN_RULES", value_delimiter = ',')]
+        rules: Vec<PathBuf>,
     },
     /// Estimate a server's power: machine descriptions on standard input, watts on standard output, one JSON object a line.
     Estimate,
@@ -55,7 +55,7 @@ pub enum Command {
     ///
     /// Scores are in 0..1; an alarm is a score of 0.5 or more. A heading is not answered.
     Anomaly,
-    /// Work with rules of the kernel log detector.
+    /// Work with rules: those of the kernel log detector, and node-problem-detector's configurations.
     Rules {
         /// What to do with them.
         #[command(subcommand)]
@@ -72,7 +72,11 @@ pub enum RulesCommand {
         file: PathBuf,
     },
     /// Print the built-in rules, as a start for your own.
-    Print,
+    Print {
+        /// Print the thresholds of the health sources instead.
+        #[arg(long)]
+        thresholds: bool,
+    },
 }
 
 /// How log lines look.
@@ -112,9 +116,10 @@ pub struct RunArgs {
     /// Where metrics, health and grants are served.
     #[arg(long, env = "EVERGREEN_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:9464")]
     pub listen: SocketAddr,
-    /// Rules of the kernel log detector instead of the built-in ones.
-    #[arg(long, env = "EVERGREEN_RULES", value_name = "FILE")]
-    pub rules: Option<PathBuf>,
+    /// Rules of the kernel log detector or thresholds instead of the built-in ones, or JSON configurations of
+    /// node-problem-detector beside them; several times, or with commas. Read again when they change.
+    #[arg(long, env = "EVERGREEN_RULES", value_name = "FILE", value_delimiter = ',')]
+    pub rules: Vec<PathBuf>,
     /// What outlives a restart: conditions, the energy ledger, the place in the kernel log. Default
     /// /var/lib/evergreen-agent; with --standalone nothing is kept unless this is given.
     #[arg(long, env = "EVERGREEN_STATE_DIR", value_name = "DIR")]
@@ -156,6 +161,9 @@ pub struct RunArgs {
     /// No condition stays longer than this after its cause was last seen, whatever its rule says; for demonstrations.
     #[arg(long, env = "EVERGREEN_CLEAR_AFTER_AT_MOST", value_name = "TIME")]
     pub clear_after_at_most: Option<HumanDuration>,
+    /// What else is asked for health.
+    #[command(flatten)]
+    pub probes: crate::probes::ProbeArgs,
     /// How log lines look.
     #[arg(long, env = "EVERGREEN_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

@@ -9,10 +9,14 @@ use std::{
 
 use evergreen_api::Detection;
 
-use crate::kernel::{
-    Detector, Format, ReportPhase, RuleSet,
-    detector::News,
-    line::{MAX_LINE, messages},
+use crate::{
+    kernel::{
+        Detector, Format, ReportPhase, RuleSet,
+        detector::News,
+        line::{MAX_LINE, messages},
+    },
+    npd::{config::LogPlugin, files::Hits, monitor::Monitor},
+    rules::Rulebook,
 };
 
 /// Lines that wait between the reader and the detector.
@@ -59,6 +63,19 @@ pub fn run(
     format: Format,
     rules: Arc<RuleSet>,
 ) -> anyhow::Result<u64> {
+    run_with(input, output, format, &Rulebook::of(rules, Vec::new()))
+}
+
+/// As [`run`], with all rules that speak of the kernel log.
+///
+/// # Errors
+/// As there.
+pub fn run_with(
+    input: impl Read + Send + 'static,
+    output: &mut impl Write,
+    format: Format,
+    book: &Rulebook,
+) -> anyhow::Result<u64> {
     let (lines, incoming) = mpsc::sync_channel::<std::io::Result<Vec<u8>>>(QUEUE);
     let reader = thread::Builder::new().name("log-reader".into()).spawn(move || {
         let mut reader = std::io::BufReader::with_capacity(1 << 16, input);
@@ -75,7 +92,10 @@ pub fn run(
             }
         }
     })?;
-    let mut detector = Detector::new(rules);
+    let mut detector = Detector::new(Arc::clone(&book.kernel));
+    let of_kernel = book.logs.iter().filter(|log| log.plugin == LogPlugin::Kmsg);
+    let mut monitors: Vec<Monitor> = of_kernel.map(|log| Monitor::new(Arc::clone(log))).collect();
+    let mut hits = Hits::default();
     let mut found = 0;
     loop {
         match incoming.recv_timeout(PAUSE) {
@@ -83,16 +103,30 @@ pub fn run(
                 let line = line?;
                 for message in messages(&line, format) {
                     found += write_closed(detector.push(&message), output)?;
+                    if monitors.is_empty() || !message.from_kernel || message.text.is_empty() {
+                        continue;
+                    }
+                    let at = String::from_utf8_lossy(message.at);
+                    monitors.iter_mut().for_each(|m| m.push(message.text, &at, |sighting| hits.add(sighting)));
                 }
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => found += write_closed(detector.close_all(), output)?,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                found += write_closed(detector.close_all(), output)?;
+                found += write_hits(&mut hits, output)?;
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
     found += write_closed(detector.close_all(), output)?;
+    found += write_hits(&mut hits, output)?;
     // The reader ended: it was what closed the channel.
     let _ = reader.join();
     Ok(found)
+}
+
+fn write_hits(hits: &mut Hits, output: &mut impl Write) -> anyhow::Result<u64> {
+    let found: Vec<Detection> = hits.take().into_iter().map(|sighting| sighting.detection).collect();
+    write_all(&found, output)
 }
 
 fn write_closed(news: Vec<News>, output: &mut impl Write) -> anyhow::Result<u64> {
@@ -103,12 +137,16 @@ fn write_closed(news: Vec<News>, output: &mut impl Write) -> anyhow::Result<u64>
             _ => None,
         })
         .collect();
-    for detection in &closed {
+    write_all(&closed, output)
+}
+
+fn write_all(found: &[Detection], output: &mut impl Write) -> anyhow::Result<u64> {
+    for detection in found {
         serde_json::to_writer(&mut *output, detection)?;
         output.write_all(b"\n")?;
     }
     output.flush()?;
-    Ok(closed.len() as u64)
+    Ok(found.len() as u64)
 }
 
 #[cfg(test)]

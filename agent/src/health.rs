@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Moment,
-    conditions::{Adopted, Change, ConditionBook, Sighting},
+    conditions::{Adopted, Change, ConditionBook, ConditionType, Sighting},
     host::Root,
-    kernel::{RuleSet, kmsg::Position},
+    kernel::kmsg::Position,
     publish::Desired,
+    rules::Rulebook,
     shared::Shared,
     store::Store,
 };
@@ -39,7 +40,14 @@ pub enum Signal {
     /// A problem was seen.
     Seen(Sighting),
     /// A rule's cause is over.
-    Cancelled(String),
+    Over {
+        /// The rule.
+        rule: String,
+        /// What says so.
+        why: String,
+    },
+    /// Other rules than before.
+    Rules(Arc<Rulebook>),
     /// Everything before is told; the log was read up to here.
     Position(Position),
 }
@@ -60,7 +68,7 @@ pub struct Health {
     config: HealthConfig,
     root: Root,
     store: Store,
-    rules: Arc<RuleSet>,
+    rules: Arc<Rulebook>,
     incidents: IncidentTracer,
     book: ConditionBook,
     desired: watch::Sender<Desired>,
@@ -76,17 +84,17 @@ impl Health {
         config: HealthConfig,
         root: Root,
         store: Store,
-        rules: Arc<RuleSet>,
+        rules: Arc<Rulebook>,
         incidents: IncidentTracer,
         shared: Arc<Shared>,
     ) -> (Self, watch::Receiver<Desired>) {
         let boot_id = root.boot_id();
         let now = Moment::now();
-        let ids: Vec<&str> = rules.rules().iter().map(|rule| rule.id.as_str()).collect();
-        let (book, changes) = match store.load::<ConditionBook>(CONDITIONS) {
-            Some(kept) => kept.resume(&boot_id, &ids, &now),
+        let (mut book, changes) = match store.load::<ConditionBook>(CONDITIONS) {
+            Some(kept) => kept.resume(&boot_id, |rule| rules.knows(rule), &now),
             None => (ConditionBook::new(boot_id), Vec::new()),
         };
+        book.promise(rules.promises(), &now);
         let (desired, receiver) = watch::channel(Desired::default());
         let health = Self {
             config,
@@ -137,27 +145,36 @@ impl Health {
     fn take(&mut self, signal: Signal) {
         let now = Moment::now();
         match signal {
+            // A reader may not have heard yet that its rule is gone.
+            Signal::Seen(sighting) if !self.rules.knows(&sighting.rule) => {
+                tracing::debug!(rule = sighting.rule, "what a removed rule saw is left alone");
+            }
             Signal::Seen(mut sighting) => {
-                if let Some(limit) = self.config.clear_after_at_most {
+                if let Some(limit) = self.config.clear_after_at_most.filter(|_| !sighting.watched) {
                     sighting.clear_after = Some(sighting.clear_after.map_or(limit, |time| time.min(limit)));
                 }
                 let change = self.book.observe(sighting, &now);
                 self.changed(vec![change]);
             }
-            Signal::Cancelled(rule) => {
-                let changes = self.book.cancel(&rule, &now);
+            Signal::Over { rule, why } => {
+                let changes = self.book.cancel(&rule, &why, &now);
                 self.changed(changes);
+            }
+            Signal::Rules(rules) => {
+                let changes = self.book.keep_rules(|rule| rules.knows(rule));
+                self.book.promise(rules.promises(), &now);
+                self.rules = rules;
+                self.changed(changes);
+                self.show();
             }
             Signal::Position(position) => self.position = Some(position),
         }
     }
 
     fn adopt(&mut self, found: Adopted) {
-        // Of the kind's rules the one whose condition lasts longest.
-        let rules = self.rules.rules().iter().filter(|rule| rule.kind == found.kind);
-        let Some(rule) = rules.max_by_key(|rule| rule.clear_after.unwrap_or(Duration::MAX)) else { return };
-        tracing::info!(kind = %found.kind, "a condition of an earlier agent is taken up");
-        let change = self.book.adopt(found, rule, &Moment::now());
+        let Some(foster) = self.rules.foster(found.about) else { return };
+        tracing::info!(condition = %found.about, "a condition of an earlier agent is taken up");
+        let change = self.book.adopt(found, foster, &Moment::now());
         self.changed(change.into_iter().collect());
     }
 
@@ -183,6 +200,7 @@ impl Health {
                 Change::Raised(kind) => self.begin_incident(*kind),
                 Change::Cleared(kind) => tracing::info!(%kind, node = self.config.node, "problem is over"),
                 Change::Changed(kind) => tracing::warn!(%kind, node = self.config.node, "problem got worse"),
+                Change::Retired(kind) => tracing::info!(%kind, node = self.config.node, "problem went with its rule"),
                 Change::Counted(_) => {}
             }
         }
@@ -195,7 +213,7 @@ impl Health {
         }
     }
 
-    fn begin_incident(&mut self, kind: evergreen_api::ProblemKind) {
+    fn begin_incident(&mut self, kind: ConditionType) {
         let Some(problem) = self.book.get(kind) else { return };
         let shown = &problem.shown;
         let title = format!("{kind} on {}: {}", self.config.node, shown.summary);
@@ -203,7 +221,7 @@ impl Health {
             // What is only told needs nobody to end it.
             KeyValue::new(attribute::INCIDENT, problem.condition),
             KeyValue::new(attribute::INCIDENT_TITLE, title),
-            KeyValue::new(attribute::PROBLEM_KIND, kind.condition_type()),
+            KeyValue::new(attribute::PROBLEM_KIND, kind.kind().condition_type()),
             KeyValue::new(attribute::PROBLEM_SEVERITY, shown.severity.as_str()),
             KeyValue::new(attribute::PROBLEM_SUMMARY, shown.summary.clone()),
             KeyValue::new(attribute::PROBLEM_EVIDENCE, shown.evidence.join("\n")),
@@ -250,12 +268,11 @@ impl Health {
         self.desired.send_if_modified(|shown| {
             let mut next = fresh;
             if self.counted.is_some() {
-                for problem in &mut next.problems {
-                    let before = shown.problems.iter().find(|before| {
-                        before.kind == problem.kind
-                            && before.severity == problem.severity
-                            && before.summary == problem.summary
-                    });
+                for (about, problem) in &mut next.problems {
+                    let before = shown
+                        .problems
+                        .get(about)
+                        .filter(|before| before.severity == problem.severity && before.summary == problem.summary);
                     if let Some(before) = before {
                         problem.clone_from(before);
                     }

@@ -26,8 +26,11 @@ use crate::{
     health::{Health, HealthConfig},
     heartbeat::{self, HeartbeatConfig},
     host::{self, Root},
-    kernel::{RuleSet, rules},
+    kernel::rules::BUILT_IN,
+    npd,
+    probes::{self, Probes, thresholds},
     publish::{Publisher, cluster, pods},
+    rules::{self, Rulebook, RulebookError},
     shared::Shared,
     sources::Collector,
     store::Store,
@@ -60,11 +63,12 @@ impl From<anyhow::Error> for Failure {
 /// Does what the command line says.
 pub fn main(args: Args) -> ExitCode {
     let outcome = match args.command {
-        Some(Command::Detect { format, rules }) => detect_command(format, rules.as_deref()),
+        Some(Command::Detect { format, rules }) => detect_command(format, &rules),
         Some(Command::Estimate) => estimate_command(),
         Some(Command::Anomaly) => anomaly_command(),
         Some(Command::Rules { command: RulesCommand::Check { file } }) => check_rules(&file),
-        Some(Command::Rules { command: RulesCommand::Print }) => print(rules::BUILT_IN),
+        Some(Command::Rules { command: RulesCommand::Print { thresholds: false } }) => print(BUILT_IN),
+        Some(Command::Rules { command: RulesCommand::Print { thresholds: true } }) => print(thresholds::BUILT_IN),
         None if args.run.once => once(&args.run),
         None => run(args.run),
     };
@@ -98,10 +102,10 @@ fn estimate_command() -> Result<ExitCode, Failure> {
     }
 }
 
-fn detect_command(format: crate::kernel::Format, rules: Option<&Path>) -> Result<ExitCode, Failure> {
+fn detect_command(format: crate::kernel::Format, rules: &[PathBuf]) -> Result<ExitCode, Failure> {
     let rules = load_rules(rules)?;
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
-    detect::run(std::io::stdin(), &mut output, format, Arc::new(rules)).map_err(Failure::Reach)?;
+    detect::run_with(std::io::stdin(), &mut output, format, &rules).map_err(Failure::Reach)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -114,25 +118,20 @@ fn anomaly_command() -> Result<ExitCode, Failure> {
 }
 
 fn check_rules(file: &Path) -> Result<ExitCode, Failure> {
-    let text = host::read_bounded(file)
-        .with_context(|| format!("{} cannot be read", file.display()))
-        .map_err(Failure::Reach)?;
-    match RuleSet::check(&text) {
-        Ok(rules) => print(&format!("{}: ok, {} rules\n", file.display(), rules.rules().len())),
-        Err(errors) => {
+    match rules::check_file(file) {
+        Ok(line) => print(&line),
+        Err(RulebookError::Wrong { errors, .. }) => {
             for error in errors {
                 eprintln!("{}:{error}", file.display());
             }
             Ok(ExitCode::from(1))
         }
+        Err(error) => Err(Failure::Reach(error.into())),
     }
 }
 
-fn load_rules(file: Option<&Path>) -> Result<RuleSet, Failure> {
-    let Some(file) = file else { return Ok(RuleSet::built_in()) };
-    let text =
-        host::read_bounded(file).with_context(|| format!("{} cannot be read", file.display())).map_err(Failure::Use)?;
-    RuleSet::parse(&text).map_err(|error| Failure::Use(anyhow::anyhow!("{}:{error}", file.display())))
+fn load_rules(files: &[PathBuf]) -> Result<Rulebook, Failure> {
+    Rulebook::load(files).map_err(|error| Failure::Use(error.into()))
 }
 
 /// One sample: two readings an interval apart, because rates need two.
@@ -199,7 +198,7 @@ fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
-    let rules = Arc::new(load_rules(args.rules.as_deref())?);
+    let rules = Arc::new(load_rules(&args.rules)?);
     let node = args.node_name.clone().unwrap_or_else(host::host_name);
     let client = if args.standalone { None } else { cluster::connect(args.kubeconfig.as_deref()).await? };
     let site = match (&args.site, &client) {
@@ -249,9 +248,18 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     let incidents = telemetry.incidents();
     let (health, desired) =
         Health::new(config, root.clone(), store.clone(), Arc::clone(&rules), incidents.clone(), Arc::clone(&shared));
-    let reader = watch::start(&root, rules, kept, Arc::clone(&shared), signals, cancel.clone())
+    let (book, books) = tokio::sync::watch::channel(rules);
+    let reader = watch::start(&root, books.clone(), kept, Arc::clone(&shared), signals.clone(), cancel.clone())
         .context("the kernel log reader cannot be started")
         .map_err(Failure::Reach)?;
+    let files = npd::files::start(root.clone(), books.clone(), Arc::clone(&shared), signals.clone(), cancel.clone())
+        .context("the reader of log files cannot be started")
+        .map_err(Failure::Reach)?;
+    let asked = Probes::new(root.clone(), args.probes.clone());
+    let every = args.health_interval.get();
+    tasks.spawn(probes::run(asked, every, books.clone(), Arc::clone(&shared), signals.clone(), cancel.clone()));
+    tasks.spawn(npd::checks::run(books, Arc::clone(&shared), signals.clone(), cancel.clone()));
+    tasks.spawn(rules::follow(args.rules.clone(), every, book, signals, Arc::clone(&shared), cancel.clone()));
     tasks.spawn(health.run(incoming, found, cancel.clone()));
     tasks.spawn(collect(args.clone(), root, store, Arc::clone(&shared), cancel.clone()));
     if let Some(client) = client {
@@ -292,8 +300,8 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
         tracing::warn!("some tasks did not end in time");
         tasks.abort_all();
     }
-    // The reader looks at the token ten times a second.
-    let _ = tokio::task::spawn_blocking(move || reader.join()).await;
+    // The readers look at the token ten times a second.
+    let _ = tokio::task::spawn_blocking(move || (reader.join(), files.join())).await;
     if let Ok(telemetry) = Arc::try_unwrap(telemetry) {
         telemetry.shutdown().await;
     }

@@ -1,7 +1,7 @@
 //! What the exporters show: the latest of everything, behind one lock that is never held over a wait.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -85,6 +85,8 @@ pub struct Shared {
     view: RwLock<View>,
     /// Kernel log reader.
     pub kernel_log: KernelLogState,
+    /// Sources that are read by others than the collector.
+    others: RwLock<BTreeMap<String, Result<(), String>>>,
     /// Names of pods.
     pub pod_names: PodNames,
     /// Grants of the site.
@@ -101,6 +103,7 @@ impl Shared {
             site,
             view: RwLock::default(),
             kernel_log: KernelLogState::default(),
+            others: RwLock::default(),
             pod_names: Arc::new(RwLock::new(HashMap::new())),
             grants: Arc::new(Mutex::new(grants)),
             published: Arc::new(AtomicBool::new(!has_cluster)),
@@ -115,12 +118,33 @@ impl Shared {
     /// Takes over a new sample.
     pub fn set_sample(&self, sample: Sample, mut sources: Vec<SourceStatus>, energy: EnergyView) {
         sources.push(self.kernel_log.status());
+        sources.extend(self.others.read().iter().map(|(name, outcome)| SourceStatus {
+            name: name.clone(),
+            present: outcome.is_ok(),
+            reason: outcome.clone().err(),
+        }));
         sources.sort_by(|a, b| a.name.cmp(&b.name));
         let mut view = self.view.write();
         view.sample = sample;
         view.sources = sources;
         view.energy = energy;
         view.sampled_ms = boot_ms().max(1);
+    }
+
+    /// Notes how reading a source went that the collector does not read.
+    pub fn note_source(&self, name: &str, outcome: Result<(), String>) {
+        if self.others.read().get(name) == Some(&outcome) {
+            return;
+        }
+        if let Err(reason) = &outcome {
+            tracing::info!(source = name, reason, "source is absent");
+        }
+        self.others.write().insert(name.to_owned(), outcome);
+    }
+
+    /// Forgets sources whose names begin so: nobody reads them any more.
+    pub fn forget_sources(&self, prefix: &str) {
+        self.others.write().retain(|name, _| !name.starts_with(prefix));
     }
 
     /// Takes over the problems.

@@ -1,9 +1,12 @@
 //! The life of problems on a node: raised with evidence, seen again, cleared when quiet or rebooted, remembered over
 //! restarts, gone with their rule. Pure: what is seen and when come in as values, what changed goes out.
 
+mod name;
+
 use std::{collections::BTreeMap, time::Duration};
 
-use evergreen_api::{Detection, ProblemKind, Severity, resources::NodeProblem};
+use evergreen_api::{Detection, Severity, resources::NodeProblem};
+pub use name::{ConditionType, MAX_NAME};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
@@ -19,6 +22,12 @@ pub struct Problem {
     pub clear_after_ms: Option<u64>,
     /// Whether it is a condition of the Node; else it is told in NodeHealth, Events and metrics only.
     pub condition: bool,
+    /// Reason that the condition gives, where the rule says one.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Whether somebody watches the cause itself and will tell its end.
+    #[serde(default)]
+    pub watched: bool,
     /// When it was last seen, milliseconds since boot.
     pub seen_boot_ms: u64,
     /// Report that was counted last, and how far.
@@ -41,13 +50,15 @@ pub struct Cleared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A problem is new.
-    Raised(ProblemKind),
+    Raised(ConditionType),
     /// It got worse, or its name changed.
-    Changed(ProblemKind),
+    Changed(ConditionType),
+    /// Its rule is gone, and it with it.
+    Retired(ConditionType),
     /// Its count or its evidence grew.
-    Counted(ProblemKind),
+    Counted(ConditionType),
     /// It ended.
-    Cleared(ProblemKind),
+    Cleared(ConditionType),
 }
 
 impl Change {
@@ -61,10 +72,24 @@ impl Change {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConditionBook {
     boot_id: String,
-    problems: BTreeMap<ProblemKind, Problem>,
-    cleared: BTreeMap<ProblemKind, Cleared>,
+    problems: BTreeMap<ConditionType, Problem>,
+    cleared: BTreeMap<ConditionType, Cleared>,
     /// Kinds whose rule is gone: their condition is taken off the node.
-    retired: Vec<ProblemKind>,
+    retired: Vec<ConditionType>,
+    /// What the Node shows of conditions that were promised and are not raised.
+    #[serde(skip)]
+    promised: BTreeMap<ConditionType, Promised>,
+}
+
+/// What a condition says while nothing is wrong, as node-problem-detector's configurations give it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Promised {
+    /// Reason.
+    pub reason: String,
+    /// Message.
+    pub message: String,
+    /// Since when it is promised, RFC 3339.
+    pub since: String,
 }
 
 /// A report of the detector, with what its rule says about the end.
@@ -80,13 +105,34 @@ pub struct Sighting {
     pub clear_after: Option<Duration>,
     /// Whether it becomes a condition of the Node.
     pub condition: bool,
+    /// Type of the condition.
+    pub about: ConditionType,
+    /// Reason that the condition gives; one made of its type when left out.
+    pub reason: Option<String>,
+    /// Whether whoever tells this watches the cause itself and will tell its end.
+    pub watched: bool,
+}
+
+/// By what rule a condition that nobody remembers lives on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foster {
+    /// Rule.
+    pub rule: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Class of a kernel crash.
+    pub crash_type: Option<String>,
+    /// Quiet time that ends it.
+    pub clear_after: Option<Duration>,
+    /// Whether somebody watches its cause.
+    pub watched: bool,
 }
 
 /// A condition of ours that is on the Node though this agent has no memory of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adopted {
-    /// Kind.
-    pub kind: ProblemKind,
+    /// Type.
+    pub about: ConditionType,
     /// Its message.
     pub message: String,
     /// Since when it is raised.
@@ -102,35 +148,61 @@ impl ConditionBook {
     }
 
     /// Takes up a book that was kept, under the rules of now and the boot of now.
-    pub fn resume(mut self, boot_id: &str, rules: &[&str], now: &Moment) -> (Self, Vec<Change>) {
-        let gone: Vec<ProblemKind> = self
-            .problems
-            .iter()
-            .filter(|(_, problem)| !rules.contains(&problem.rule.as_str()))
-            .map(|(kind, _)| *kind)
-            .collect();
-        for kind in gone {
-            self.problems.remove(&kind);
-            self.cleared.remove(&kind);
-            self.retired.push(kind);
-        }
-        let changes = self.boot(boot_id, now);
+    pub fn resume(mut self, boot_id: &str, knows: impl Fn(&str) -> bool, now: &Moment) -> (Self, Vec<Change>) {
+        let mut changes = self.keep_rules(knows);
+        changes.extend(self.boot(boot_id, now));
         (self, changes)
+    }
+
+    /// Lets the conditions of rules go that are no longer there.
+    pub fn keep_rules(&mut self, knows: impl Fn(&str) -> bool) -> Vec<Change> {
+        let gone: Vec<ConditionType> =
+            self.problems.iter().filter(|(_, problem)| !knows(&problem.rule)).map(|(about, _)| *about).collect();
+        gone.into_iter()
+            .map(|about| {
+                self.problems.remove(&about);
+                self.retire(about);
+                Change::Retired(about)
+            })
+            .collect()
+    }
+
+    /// Takes over what conditions say while nothing is wrong; those that are promised no longer go from the Node.
+    pub fn promise(&mut self, promised: impl IntoIterator<Item = (ConditionType, String, String)>, now: &Moment) {
+        let before = std::mem::take(&mut self.promised);
+        for (about, reason, message) in promised {
+            let since = before.get(&about).map_or_else(|| now.rfc3339(), |known| known.since.clone());
+            self.retired.retain(|retired| *retired != about);
+            self.promised.insert(about, Promised { reason, message, since });
+        }
+        let gone: Vec<_> = before.into_keys().filter(|about| !self.promised.contains_key(about)).collect();
+        for about in gone {
+            if !self.problems.contains_key(&about) {
+                self.retire(about);
+            }
+        }
+    }
+
+    fn retire(&mut self, about: ConditionType) {
+        self.cleared.remove(&about);
+        if !self.promised.contains_key(&about) && !self.retired.contains(&about) {
+            self.retired.push(about);
+        }
     }
 
     /// Takes up a condition that an earlier agent raised and this one does not remember: it lives on by its kind's
     /// rule, unless it is older than this boot.
-    pub fn adopt(&mut self, adopted: Adopted, rule: &crate::kernel::rules::Rule, now: &Moment) -> Option<Change> {
-        if self.problems.contains_key(&adopted.kind) || self.cleared.contains_key(&adopted.kind) {
+    pub fn adopt(&mut self, adopted: Adopted, foster: Foster, now: &Moment) -> Option<Change> {
+        if self.problems.contains_key(&adopted.about) || self.cleared.contains_key(&adopted.about) {
             return None;
         }
-        let kind = adopted.kind;
+        let kind = adopted.about;
         let booted = now.wall.as_millisecond() - i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
         let since = adopted.since.unwrap_or(now.wall);
         let shown = NodeProblem {
-            kind,
-            severity: rule.severity,
-            crash_type: rule.crash_type.clone(),
+            kind: kind.kind(),
+            severity: foster.severity,
+            crash_type: foster.crash_type,
             summary: adopted.message,
             evidence: Vec::new(),
             count: 1,
@@ -138,12 +210,14 @@ impl ConditionBook {
             last_seen: since.to_string(),
             traceparent: Some(adopted.traceparent),
         };
-        let clear_after_ms = rule.clear_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let clear_after_ms = foster.clear_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let problem = Problem {
             shown,
-            rule: rule.id.clone(),
+            rule: foster.rule,
             clear_after_ms,
             condition: true,
+            reason: None,
+            watched: foster.watched,
             seen_boot_ms: now.boot_ms,
             counted: None,
         };
@@ -156,14 +230,13 @@ impl ConditionBook {
 
     /// Enters a sighting.
     pub fn observe(&mut self, sighting: Sighting, now: &Moment) -> Change {
-        let Sighting { report, detection, rule, clear_after, condition } = sighting;
-        let kind = detection.kind;
+        let Sighting { report, detection, rule, clear_after, condition, about: kind, reason, watched } = sighting;
         let clear_after_ms = clear_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self.cleared.remove(&kind);
         self.retired.retain(|retired| *retired != kind);
         let Some(problem) = self.problems.get_mut(&kind) else {
             let shown = NodeProblem {
-                kind,
+                kind: kind.kind(),
                 severity: detection.severity,
                 crash_type: detection.crash_type,
                 summary: detection.summary,
@@ -175,7 +248,8 @@ impl ConditionBook {
             };
             let counted = Some((report, detection.count));
             let seen_boot_ms = now.boot_ms;
-            self.problems.insert(kind, Problem { shown, rule, clear_after_ms, condition, seen_boot_ms, counted });
+            let problem = Problem { shown, rule, clear_after_ms, condition, reason, watched, seen_boot_ms, counted };
+            self.problems.insert(kind, problem);
             return Change::Raised(kind);
         };
         let already = problem.counted.filter(|(id, _)| *id == report).map_or(0, |(_, count)| count);
@@ -189,16 +263,25 @@ impl ConditionBook {
             shown.severity = shown.severity.max(detection.severity);
             shown.crash_type = detection.crash_type;
             shown.summary = detection.summary;
+            problem.reason = reason;
         }
         if already > 0 || worse {
             shown.evidence = detection.evidence;
         }
-        problem.rule = if worse || renamed { rule } else { std::mem::take(&mut problem.rule) };
-        // Of several causes under one kind the one that lasts longest decides.
-        problem.clear_after_ms = match (problem.clear_after_ms, clear_after_ms) {
-            (Some(a), Some(b)) => Some(a.max(b)),
-            _ => None,
-        };
+        // Who watches the cause decides about the end; else, of several causes under one type, the one that lasts longest.
+        if watched {
+            problem.watched = true;
+            problem.rule = rule;
+            problem.clear_after_ms = clear_after_ms;
+        } else if !problem.watched {
+            if worse || renamed {
+                problem.rule = rule;
+            }
+            problem.clear_after_ms = match (problem.clear_after_ms, clear_after_ms) {
+                (Some(a), Some(b)) => Some(a.max(b)),
+                _ => None,
+            };
+        }
         problem.seen_boot_ms = now.boot_ms;
         problem.counted = Some((report, detection.count));
         if worse || renamed { Change::Changed(kind) } else { Change::Counted(kind) }
@@ -220,9 +303,9 @@ impl ConditionBook {
     }
 
     /// Ends what a rule raised: its cause was seen to end.
-    pub fn cancel(&mut self, rule: &str, now: &Moment) -> Vec<Change> {
+    pub fn cancel(&mut self, rule: &str, why: &str, now: &Moment) -> Vec<Change> {
         let over: Vec<_> = self.problems.iter().filter(|(_, p)| p.rule == rule).map(|(kind, _)| *kind).collect();
-        over.into_iter().map(|kind| self.clear(kind, "the kernel says that it is over".into(), now)).collect()
+        over.into_iter().map(|kind| self.clear(kind, why.to_owned(), now)).collect()
     }
 
     /// Notes the boot of now; another one than before ends every problem of the kernel that ran before.
@@ -235,17 +318,27 @@ impl ConditionBook {
         all.into_iter().map(|kind| self.clear(kind, "the node was started anew".into(), now)).collect()
     }
 
-    fn clear(&mut self, kind: ProblemKind, why: String, now: &Moment) -> Change {
+    fn clear(&mut self, kind: ConditionType, why: String, now: &Moment) -> Change {
         let traceparent = self.problems.remove(&kind).and_then(|problem| problem.shown.traceparent);
         self.cleared.insert(kind, Cleared { at: now.rfc3339(), why, traceparent });
         Change::Cleared(kind)
     }
 
     /// Notes the trace of a problem's incident.
-    pub fn set_trace(&mut self, kind: ProblemKind, traceparent: String) {
-        if let Some(problem) = self.problems.get_mut(&kind) {
+    pub fn set_trace(&mut self, about: impl Into<ConditionType>, traceparent: String) {
+        if let Some(problem) = self.problems.get_mut(&about.into()) {
             problem.shown.traceparent = Some(traceparent);
         }
+    }
+
+    /// Problems that are raised now, by the type of their condition.
+    pub fn raised(&self) -> &BTreeMap<ConditionType, Problem> {
+        &self.problems
+    }
+
+    /// What conditions say that were promised, while nothing is wrong.
+    pub fn promised(&self) -> &BTreeMap<ConditionType, Promised> {
+        &self.promised
     }
 
     /// Problems that are raised now.
@@ -254,22 +347,22 @@ impl ConditionBook {
     }
 
     /// Raised problems that are no conditions of the Node.
-    pub fn only_told(&self) -> Vec<ProblemKind> {
+    pub fn only_told(&self) -> Vec<ConditionType> {
         self.problems.iter().filter(|(_, problem)| !problem.condition).map(|(kind, _)| *kind).collect()
     }
 
     /// One raised problem.
-    pub fn get(&self, kind: ProblemKind) -> Option<&Problem> {
-        self.problems.get(&kind)
+    pub fn get(&self, about: impl Into<ConditionType>) -> Option<&Problem> {
+        self.problems.get(&about.into())
     }
 
     /// Problems that ended and whose end is still to be shown.
-    pub fn cleared(&self) -> &BTreeMap<ProblemKind, Cleared> {
+    pub fn cleared(&self) -> &BTreeMap<ConditionType, Cleared> {
         &self.cleared
     }
 
     /// Kinds whose condition is taken off the node.
-    pub fn retired(&self) -> &[ProblemKind] {
+    pub fn retired(&self) -> &[ConditionType] {
         &self.retired
     }
 
@@ -286,6 +379,8 @@ impl ConditionBook {
 
 #[cfg(test)]
 mod tests {
+    use evergreen_api::ProblemKind;
+
     use super::*;
 
     fn at(boot_ms: u64) -> Moment {
@@ -308,6 +403,9 @@ mod tests {
             rule: "r".into(),
             clear_after: clear_after.map(Duration::from_secs),
             condition: true,
+            about: kind.into(),
+            reason: None,
+            watched: false,
         }
     }
 
@@ -316,9 +414,9 @@ mod tests {
     #[test]
     fn a_problem_is_raised_once_and_then_counted() {
         let mut book = ConditionBook::new("b");
-        assert_eq!(book.observe(sighting(HungTask, 1, 1, Some(60)), &at(0)), Change::Raised(HungTask));
-        assert_eq!(book.observe(sighting(HungTask, 1, 3, Some(60)), &at(1)), Change::Counted(HungTask));
-        assert_eq!(book.observe(sighting(HungTask, 2, 2, Some(60)), &at(2)), Change::Counted(HungTask));
+        assert_eq!(book.observe(sighting(HungTask, 1, 1, Some(60)), &at(0)), Change::Raised(HungTask.into()));
+        assert_eq!(book.observe(sighting(HungTask, 1, 3, Some(60)), &at(1)), Change::Counted(HungTask.into()));
+        assert_eq!(book.observe(sighting(HungTask, 2, 2, Some(60)), &at(2)), Change::Counted(HungTask.into()));
         assert_eq!(book.get(HungTask).unwrap().shown.count, 5);
     }
 
@@ -328,8 +426,8 @@ mod tests {
         book.observe(sighting(HungTask, 1, 1, Some(60)), &at(0));
         book.observe(sighting(HungTask, 2, 1, Some(60)), &at(30_000));
         assert!(book.expire(&at(89_999)).is_empty());
-        assert_eq!(book.expire(&at(90_000)), [Change::Cleared(HungTask)]);
-        assert!(book.cleared()[&HungTask].why.contains("1m"));
+        assert_eq!(book.expire(&at(90_000)), [Change::Cleared(HungTask.into())]);
+        assert!(book.cleared()[&HungTask.into()].why.contains("1m"));
         assert_eq!(book.verdict(), "ok");
     }
 
@@ -339,7 +437,7 @@ mod tests {
         book.observe(sighting(KernelOops, 1, 1, None), &at(0));
         assert!(book.expire(&at(u64::MAX)).is_empty());
         assert!(book.boot("b", &at(1)).is_empty());
-        assert_eq!(book.boot("c", &at(2)), [Change::Cleared(KernelOops)]);
+        assert_eq!(book.boot("c", &at(2)), [Change::Cleared(KernelOops.into())]);
     }
 
     #[test]
@@ -367,10 +465,12 @@ mod tests {
         book.observe(sighting(HungTask, 1, 1, Some(60)), &at(0));
         book.set_trace(HungTask, "00-x".into());
         let kept = serde_json::to_string(&book).unwrap();
-        let (again, changes) = serde_json::from_str::<ConditionBook>(&kept).unwrap().resume("b", &["r"], &at(10));
+        let (again, changes) =
+            serde_json::from_str::<ConditionBook>(&kept).unwrap().resume("b", |rule| rule == "r", &at(10));
         assert!(changes.is_empty());
         assert_eq!(again.get(HungTask).unwrap().shown.traceparent.as_deref(), Some("00-x"));
-        let (without, _) = serde_json::from_str::<ConditionBook>(&kept).unwrap().resume("b", &["other"], &at(10));
+        let (without, _) =
+            serde_json::from_str::<ConditionBook>(&kept).unwrap().resume("b", |rule| rule == "other", &at(10));
         assert_eq!(without.retired(), [HungTask]);
         assert!(without.get(HungTask).is_none());
     }
@@ -380,7 +480,7 @@ mod tests {
         let mut book = ConditionBook::new("b");
         book.observe(sighting(HungTask, 1, 1, Some(1)), &at(0));
         book.expire(&at(5_000));
-        assert_eq!(book.observe(sighting(HungTask, 2, 1, Some(1)), &at(6_000)), Change::Raised(HungTask));
+        assert_eq!(book.observe(sighting(HungTask, 2, 1, Some(1)), &at(6_000)), Change::Raised(HungTask.into()));
         assert!(book.cleared().is_empty());
     }
 
@@ -388,7 +488,29 @@ mod tests {
     fn a_rule_that_says_it_is_over_ends_its_problem() {
         let mut book = ConditionBook::new("b");
         book.observe(sighting(HungTask, 1, 1, None), &at(0));
-        assert!(book.cancel("other", &at(1)).is_empty());
-        assert_eq!(book.cancel("r", &at(1)), [Change::Cleared(HungTask)]);
+        assert!(book.cancel("other", "over", &at(1)).is_empty());
+        assert_eq!(book.cancel("r", "over", &at(1)), [Change::Cleared(HungTask.into())]);
+    }
+
+    #[test]
+    fn who_watches_the_cause_ends_what_the_kernel_log_began() {
+        let mut book = ConditionBook::new("b");
+        book.observe(sighting(HungTask, 1, 1, None), &at(0));
+        let mut watching = sighting(HungTask, 2, 1, None);
+        (watching.rule, watching.watched) = ("w".into(), true);
+        book.observe(watching, &at(1));
+        book.observe(sighting(HungTask, 3, 1, None), &at(2));
+        assert_eq!(book.cancel("w", "remounted", &at(3)), [Change::Cleared(HungTask.into())]);
+        assert_eq!(book.cleared()[&HungTask.into()].why, "remounted");
+    }
+
+    #[test]
+    fn a_promised_condition_goes_when_nobody_promises_it_any_more() {
+        let mut book = ConditionBook::new("b");
+        let about = ConditionType::named("FrequentThing");
+        book.promise([(about, "NoThing".into(), "all is well".into())], &at(0));
+        assert_eq!(book.promised()[&about].reason, "NoThing");
+        book.promise([], &at(1));
+        assert_eq!(book.retired(), [about]);
     }
 }

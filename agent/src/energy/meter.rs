@@ -245,7 +245,7 @@ mod tests {
         write(
             directory.path(),
             "proc/cpuinfo",
-            "processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\nmodel : 106\n",
+            "processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\nmodel : 106\nflags : fpu hypervisor\n",
         );
         write(directory.path(), "proc/sys/kernel/random/boot_id", "boot-1\n");
         if let Some(energy) = energy {

@@ -3,7 +3,10 @@
 //! Streaming and bounded: at most one crash report and one report per rule are open at a time. Time is only ever taken
 //! from the log itself, or handed in by [`Detector::close_all`]; the detector reads no clock.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use evergreen_api::{Detection, Severity};
 
@@ -32,6 +35,12 @@ const NAMED: i32 = 50;
 const EVIDENCE_MESSAGES: u32 = 40;
 /// Crash type of everything that hangs.
 const HANG: &str = "HANG";
+
+/// Number of a new report; no two reports of one agent have the same, whoever makes them.
+pub fn next_report() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// Where a report is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +97,6 @@ pub struct Detector {
     events: Vec<Option<Open>>,
     sightings: Vec<Vec<f64>>,
     messages: u64,
-    next_id: u64,
 }
 
 impl Detector {
@@ -101,8 +109,20 @@ impl Detector {
             events: (0..count).map(|_| None).collect(),
             sightings: vec![Vec::new(); count],
             messages: 0,
-            next_id: 1,
         }
+    }
+
+    /// Goes on with other rules: what is open is closed and told, what was counted towards a threshold stays counted.
+    pub fn change_rules(&mut self, rules: Arc<RuleSet>) -> Vec<News> {
+        let news = self.close_all();
+        let before = std::mem::replace(self, Self::new(rules));
+        for (rule, seen) in before.rules.rules().iter().zip(before.sightings) {
+            if let Some(index) = self.rules.rules().iter().position(|now| now.id == rule.id) {
+                self.sightings[index] = seen;
+            }
+        }
+        self.messages = before.messages;
+        news
     }
 
     /// The rules it works by.
@@ -211,9 +231,8 @@ impl Detector {
         }
     }
 
-    fn open(&mut self, index: usize, rule: &Rule, message: &Message<'_>, count: u64) -> Open {
-        let id = self.next_id;
-        self.next_id += 1;
+    fn open(&self, index: usize, rule: &Rule, message: &Message<'_>, count: u64) -> Open {
+        let id = next_report();
         let line = printable(message.text, MAX_EVIDENCE_LINE);
         Open {
             id,

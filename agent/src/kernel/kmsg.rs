@@ -58,6 +58,10 @@ pub struct KernelLog {
     position: Position,
     losses: Losses,
     buffer: Vec<u8>,
+    /// Whether lines are handed over as they are, in a file that is no kernel log.
+    plain: bool,
+    /// Bytes before the end at which a file without a kept position is begun.
+    backlog: u64,
 }
 
 impl KernelLog {
@@ -70,7 +74,18 @@ impl KernelLog {
             Some(kept) => kept,
             None => fresh,
         };
-        Self { path: path.to_owned(), log: None, position, losses: Losses::default(), buffer: vec![0; CHUNK] }
+        let (losses, buffer) = (Losses::default(), vec![0; CHUNK]);
+        Self { path: path.to_owned(), log: None, position, losses, buffer, plain: false, backlog: 0 }
+    }
+
+    /// A reader of a file's lines as they are, beginning at most `backlog` bytes before its end. It does not wait.
+    pub fn lines(path: &Path, backlog: u64) -> Self {
+        Self { plain: true, backlog, ..Self::new(path, "", None) }
+    }
+
+    /// The log.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// How far it has read.
@@ -106,7 +121,7 @@ impl KernelLog {
 
     fn open(&mut self) -> io::Result<Log> {
         let kind = std::fs::metadata(&self.path)?;
-        if kind.file_type().is_char_device() {
+        if kind.file_type().is_char_device() && !self.plain {
             let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
             let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(&self.path)?;
             if self.position.next_sequence.is_none() {
@@ -125,7 +140,7 @@ impl KernelLog {
             Some((kept, offset)) if kept == inode && offset <= length => offset,
             // Another file than before: all of it is news.
             Some(_) => 0,
-            None => length,
+            None => length.saturating_sub(self.backlog),
         };
         file.seek(SeekFrom::Start(offset))?;
         self.position.file = Some((inode, offset));
@@ -134,6 +149,7 @@ impl KernelLog {
 
     fn read_tail(&mut self, mut take: impl FnMut(&Message<'_>)) -> io::Result<usize> {
         let Some(Log::Tail { file, inode, offset, line_start, partial }) = &mut self.log else { return Ok(0) };
+        let hand_over = if self.plain { hand_over_plain } else { hand_over };
         let mut count = 0;
         let read = file.read(&mut self.buffer)?;
         if read == 0 {
@@ -149,7 +165,9 @@ impl KernelLog {
                 self.log = None;
                 return Ok(0);
             }
-            std::thread::sleep(TICK);
+            if !self.plain {
+                std::thread::sleep(TICK);
+            }
             return Ok(0);
         }
         *offset += read as u64;
@@ -223,8 +241,13 @@ fn record_sequence(record: &[u8]) -> Option<u64> {
     text.split(',').nth(1)?.parse().ok()
 }
 
+fn hand_over_plain(line: &[u8], take: &mut dyn FnMut(&Message<'_>)) -> usize {
+    take(&Message { text: line.trim_ascii_end(), clock: None, at: b"", from_kernel: true, sequence: None });
+    1
+}
+
 /// Hands over what a record or line says: the first line of a device's record, which may hold several by escapes.
-fn hand_over(record: &[u8], take: &mut impl FnMut(&Message<'_>)) -> usize {
+fn hand_over(record: &[u8], take: &mut dyn FnMut(&Message<'_>)) -> usize {
     // What follows the first line of a record are its fields: ` SUBSYSTEM=pci`.
     let first = record.split(|b| *b == b'\n').next().unwrap_or_default();
     let mut count = 0;

@@ -10,6 +10,8 @@ use regex::bytes::{Captures, Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::conditions::{ConditionType, MAX_NAME};
+
 /// The rules that are built in.
 pub const BUILT_IN: &str = include_str!("../../rules/kernel.yaml");
 /// `format` that this version reads.
@@ -61,6 +63,7 @@ struct RawRule {
     threshold: Option<RawThreshold>,
     clear_after: Option<Spanned<String>>,
     condition: Option<bool>,
+    name: Option<Spanned<String>>,
     summary: Spanned<String>,
 }
 
@@ -109,6 +112,8 @@ pub struct Rule {
     pub clear_after: Option<Duration>,
     /// Whether it becomes a condition of the Node, which playbooks act on; else it is only told.
     pub condition: bool,
+    /// Type of the condition.
+    pub about: ConditionType,
     summary: String,
     patterns: Vec<Pattern>,
     unless: Vec<Pattern>,
@@ -138,6 +143,58 @@ impl Pattern {
 
 fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern).unicode(false).size_limit(MAX_COMPILED).dfa_size_limit(AUTOMATON_CACHE / 4).build()
+}
+
+/// One rules file, checked and not yet compiled.
+#[derive(Debug, Default)]
+pub struct Part {
+    rules: Vec<Rule>,
+    cancel: Vec<(String, usize)>,
+}
+
+impl Part {
+    /// Rules of the file.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Reads a rules file.
+    ///
+    /// # Errors
+    /// Everything that is wrong; a file whose shape is wrong yields that error alone.
+    pub fn check(text: &str) -> Result<Self, Vec<RulesError>> {
+        if text.len() > MAX_FILE {
+            let message = format!("the file has {} bytes; at most {MAX_FILE} are read", text.len());
+            return Err(vec![RulesError { line: 0, column: 0, message }]);
+        }
+        let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+        let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let (line, column) = error.location().map_or((0, 0), |location| (location.line(), location.column()));
+            let message = error.to_string();
+            // The position is told once, in front.
+            let message = message.split(" at line ").next().unwrap_or(&message).trim().to_owned();
+            vec![RulesError { line, column, message }]
+        })?;
+        let mut errors = Vec::new();
+        if file.format.value != FORMAT {
+            let message = format!("format `{}` is not known; write `{FORMAT}`", file.format.value);
+            errors.push(at(&file.format, message));
+        }
+        let mut names = HashSet::new();
+        let mut rules = Vec::with_capacity(file.rules.len());
+        let mut cancel = Vec::new();
+        for raw in file.rules {
+            if !names.insert(raw.id.value.clone()) {
+                errors.push(at(&raw.id, format!("rule `{}` is there twice; ids are unique", raw.id.value)));
+            }
+            for pattern in &raw.cancel {
+                check_pattern(pattern, &mut errors);
+                cancel.push((pattern.value.clone(), rules.len()));
+            }
+            rules.push(raw.into_rule(&mut errors));
+        }
+        if errors.is_empty() { Ok(Self { rules, cancel }) } else { Err(errors) }
+    }
 }
 
 /// All rules, ready to match.
@@ -170,42 +227,30 @@ impl RuleSet {
     /// # Errors
     /// At least one error.
     pub fn check(text: &str) -> Result<Self, Vec<RulesError>> {
-        if text.len() > MAX_FILE {
-            let message = format!("the file has {} bytes; at most {MAX_FILE} are read", text.len());
-            return Err(vec![RulesError { line: 0, column: 0, message }]);
-        }
-        let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-        let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let (line, column) = error.location().map_or((0, 0), |location| (location.line(), location.column()));
-            let message = error.to_string();
-            // The position is told once, in front.
-            let message = message.split(" at line ").next().unwrap_or(&message).trim().to_owned();
-            vec![RulesError { line, column, message }]
-        })?;
-        let mut errors = Vec::new();
-        if file.format.value != FORMAT {
-            let message = format!("format `{}` is not known; write `{FORMAT}`", file.format.value);
-            errors.push(at(&file.format, message));
-        }
-        let mut names = HashSet::new();
-        let mut rules = Vec::with_capacity(file.rules.len());
-        let mut cancel = (Vec::new(), Vec::new());
-        for raw in file.rules {
-            if !names.insert(raw.id.value.clone()) {
-                errors.push(at(&raw.id, format!("rule `{}` is there twice; ids are unique", raw.id.value)));
+        Self::compile(Part::check(text)?)
+    }
+
+    /// Puts several checked files together; an id may be in one of them only.
+    ///
+    /// # Errors
+    /// When all expressions together are too much, or an id is there twice.
+    pub fn merge(parts: Vec<Part>) -> Result<Self, Vec<RulesError>> {
+        let mut whole = Part::default();
+        for part in parts {
+            let base = whole.rules.len();
+            if let Some(twice) = part.rules.iter().find(|rule| whole.rules.iter().any(|known| known.id == rule.id)) {
+                let message = format!("rule `{}` is in another rules file too; ids are unique", twice.id);
+                return Err(vec![RulesError { line: 0, column: 0, message }]);
             }
-            for pattern in &raw.cancel {
-                check_pattern(pattern, &mut errors);
-                cancel.0.push(pattern.value.clone());
-                cancel.1.push(u16::try_from(rules.len()).unwrap_or(u16::MAX));
-            }
-            rules.push(raw.into_rule(&mut errors));
+            whole.rules.extend(part.rules);
+            whole.cancel.extend(part.cancel.into_iter().map(|(pattern, rule)| (pattern, rule + base)));
         }
+        Self::compile(whole)
+    }
+
+    fn compile(Part { rules, cancel }: Part) -> Result<Self, Vec<RulesError>> {
         if rules.len() > usize::from(u16::MAX) {
-            errors.push(RulesError { line: 0, column: 0, message: "more than 65535 rules".into() });
-        }
-        if !errors.is_empty() {
-            return Err(errors);
+            return Err(vec![RulesError { line: 0, column: 0, message: "more than 65535 rules".into() }]);
         }
         let (mut patterns, mut owner) = (Vec::new(), Vec::new());
         for (index, rule) in rules.iter().enumerate() {
@@ -221,12 +266,11 @@ impl RuleSet {
             .dfa_size_limit(AUTOMATON_CACHE)
             .build()
             .map_err(whole)?;
-        let cancels = RegexSetBuilder::new(&cancel.0)
-            .unicode(false)
-            .dfa_size_limit(AUTOMATON_CACHE / 4)
-            .build()
-            .map_err(whole)?;
-        Ok(Self { rules, set, owner, cancel: cancels, cancels: cancel.1 })
+        let (cancel, cancels): (Vec<String>, Vec<usize>) = cancel.into_iter().unzip();
+        let cancel =
+            RegexSetBuilder::new(cancel).unicode(false).dfa_size_limit(AUTOMATON_CACHE / 4).build().map_err(whole)?;
+        let cancels = cancels.into_iter().map(|rule| u16::try_from(rule).unwrap_or(u16::MAX)).collect();
+        Ok(Self { rules, set, owner, cancel, cancels })
     }
 
     /// The rules, in the order of the file.
@@ -366,6 +410,19 @@ impl RawRule {
             }
             Threshold { count: raw.count.value, within: duration(&raw.within, errors) }
         });
+        let about = match &self.name {
+            Some(name) if kind != ProblemKind::Custom => {
+                errors.push(at(name, format!("only a rule of kind Custom has a name; the kind is {kind}")));
+                ConditionType::Kind(kind)
+            }
+            Some(name) if !ConditionType::is_valid(&name.value) => {
+                let message = format!("a name has letters and digits, a letter first, {MAX_NAME} at most");
+                errors.push(at(name, message));
+                ConditionType::Kind(kind)
+            }
+            Some(name) => ConditionType::named(&name.value),
+            None => ConditionType::Kind(kind),
+        };
         let clear_after = self.clear_after.as_ref().map(|text| duration(text, errors));
         let patterns = |list: Vec<Spanned<String>>| list.into_iter().map(|p| Pattern::new(p.value)).collect();
         Rule {
@@ -378,6 +435,7 @@ impl RawRule {
             threshold,
             clear_after,
             condition: self.condition.unwrap_or(true),
+            about,
             summary: self.summary.value,
             patterns: patterns(self.matches),
             unless: patterns(self.unless),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evergreen_api::{
-    ProblemKind, Severity, names,
+    Severity, names,
     resources::{EnergyProvenance, NodeHealthStatus, NodeProblem, SourceStatus},
 };
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::conditions::{Cleared, ConditionBook};
+use crate::conditions::{Cleared, ConditionBook, ConditionType, Promised};
 
 /// Name under which the agent writes.
 pub const CONTROLLER: &str = "evergreen.dev/agent";
@@ -30,13 +30,17 @@ pub struct Desired {
     /// `ok`, or the severity of the worst problem.
     pub verdict: String,
     /// Raised problems.
-    pub problems: Vec<NodeProblem>,
+    pub problems: BTreeMap<ConditionType, NodeProblem>,
+    /// Reasons that rules give for the raised ones.
+    pub reasons: BTreeMap<ConditionType, String>,
+    /// What conditions say that were promised, while nothing is wrong.
+    pub promised: BTreeMap<ConditionType, Promised>,
     /// Raised problems that are no conditions of the Node.
-    pub only_told: Vec<ProblemKind>,
+    pub only_told: Vec<ConditionType>,
     /// Problems that ended.
-    pub cleared: BTreeMap<ProblemKind, Cleared>,
+    pub cleared: BTreeMap<ConditionType, Cleared>,
     /// Kinds whose condition is taken off the node.
-    pub retired: Vec<ProblemKind>,
+    pub retired: Vec<ConditionType>,
     /// What is read.
     pub sources: Vec<SourceStatus>,
     /// Where energy figures come from.
@@ -51,7 +55,13 @@ impl Desired {
         Self {
             boot_id: book.boot_id().to_owned(),
             verdict: book.verdict().to_owned(),
-            problems: book.problems().cloned().collect(),
+            problems: book.raised().iter().map(|(about, problem)| (*about, problem.shown.clone())).collect(),
+            reasons: book
+                .raised()
+                .iter()
+                .filter_map(|(about, problem)| Some((*about, problem.reason.clone()?)))
+                .collect(),
+            promised: book.promised().clone(),
             only_told: book.only_told(),
             cleared: book.cleared().clone(),
             retired: book.retired().to_vec(),
@@ -60,43 +70,61 @@ impl Desired {
     }
 
     /// Whether it says anything about a kind.
-    pub fn knows(&self, kind: ProblemKind) -> bool {
+    pub fn knows(&self, kind: ConditionType) -> bool {
         self.problem(kind).is_some() || self.cleared.contains_key(&kind) || self.retired.contains(&kind)
     }
 
     /// Whether a problem of a kind is raised.
-    pub(super) fn is_raised(&self, kind: ProblemKind) -> bool {
+    pub(super) fn is_raised(&self, kind: ConditionType) -> bool {
         self.problem(kind).is_some()
     }
 
-    fn problem(&self, kind: ProblemKind) -> Option<&NodeProblem> {
-        self.problems.iter().find(|problem| problem.kind == kind)
+    fn problem(&self, kind: ConditionType) -> Option<&NodeProblem> {
+        self.problems.get(&kind)
     }
 
-    pub(super) fn traceparent(&self, kind: ProblemKind) -> Option<&str> {
+    pub(super) fn traceparent(&self, kind: ConditionType) -> Option<&str> {
         let raised = self.problem(kind).and_then(|problem| problem.traceparent.as_deref());
         raised.or_else(|| self.cleared.get(&kind)?.traceparent.as_deref())
     }
 
     /// Conditions of the Node, by kind.
-    pub(super) fn conditions(&self) -> BTreeMap<ProblemKind, Value> {
-        let conditions = self.problems.iter().filter(|problem| !self.only_told.contains(&problem.kind));
-        let raised = conditions.map(|problem| {
+    pub(super) fn conditions(&self) -> BTreeMap<ConditionType, Value> {
+        let conditions = self.problems.iter().filter(|(about, _)| !self.only_told.contains(about));
+        let raised = conditions.map(|(about, problem)| {
             let message = message(problem);
-            let reason = format!("{}Detected", problem.kind);
-            let condition = condition(problem.kind, true, &reason, &message, &problem.first_seen, &problem.last_seen);
-            (problem.kind, condition)
+            let reason = self.reason(*about);
+            let condition = condition(*about, true, &reason, &message, &problem.first_seen, &problem.last_seen);
+            (*about, condition)
         });
-        let cleared = self.cleared.iter().map(|(kind, cleared)| {
-            let reason = format!("{kind}Cleared");
-            (*kind, condition(*kind, false, &reason, &cleared.why, &cleared.at, &cleared.at))
+        let cleared = self.cleared.iter().map(|(about, cleared)| {
+            let reason =
+                self.promised.get(about).map_or_else(|| format!("{about}Cleared"), |promised| promised.reason.clone());
+            (*about, condition(*about, false, &reason, &cleared.why, &cleared.at, &cleared.at))
         });
-        raised.chain(cleared).collect()
+        let promised = self.promised.iter().map(|(about, promised)| {
+            let Promised { reason, message, since } = promised;
+            (*about, condition(*about, false, reason, message, since, since))
+        });
+        promised.chain(raised).chain(cleared).collect()
+    }
+
+    /// Whether the Node shows this condition even while nothing is wrong.
+    pub(super) fn is_promised(&self, about: ConditionType) -> bool {
+        self.promised.contains_key(&about)
+    }
+
+    fn reason(&self, about: ConditionType) -> String {
+        self.reasons.get(&about).cloned().unwrap_or_else(|| format!("{about}Detected"))
     }
 
     /// Trace contexts that go with changed conditions; `null` takes one away.
-    pub(super) fn annotations(&self, changed: &[(ProblemKind, Value)], removed: &[ProblemKind]) -> Map<String, Value> {
-        let name = |kind: &ProblemKind| names::node_traceparent_annotation(kind.condition_type());
+    pub(super) fn annotations(
+        &self,
+        changed: &[(ConditionType, Value)],
+        removed: &[ConditionType],
+    ) -> Map<String, Value> {
+        let name = |kind: &ConditionType| names::node_traceparent_annotation(kind.as_str());
         let set = changed.iter().filter_map(|(kind, _)| Some((name(kind), json!(self.traceparent(*kind)?))));
         set.chain(removed.iter().map(|kind| (name(kind), Value::Null))).collect()
     }
@@ -108,14 +136,14 @@ impl Desired {
             boot_id: self.boot_id.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             observed_at: self.observed_at.clone(),
-            problems: self.problems.clone(),
+            problems: self.problems.values().cloned().collect(),
             sources: self.sources.clone(),
             energy: self.energy.clone(),
         }
     }
 
     /// Event about a problem that began or ended.
-    pub(super) fn event(&self, node: &str, kind: ProblemKind, raised: bool) -> Option<Event> {
+    pub(super) fn event(&self, node: &str, kind: ConditionType, raised: bool) -> Option<Event> {
         let (note, warning, at) = if raised {
             let problem = self.problem(kind)?;
             (message(problem), problem.severity >= Severity::Warning, problem.first_seen.clone())
@@ -132,18 +160,14 @@ impl Desired {
             .map(|trace| BTreeMap::from([(names::ANNOTATION_TRACEPARENT.to_owned(), trace.to_owned())]));
         Some(Event {
             metadata: ObjectMeta {
-                name: Some(format!(
-                    "{node}.{}.{verb}.{:x}",
-                    kind.condition_type().to_lowercase(),
-                    moment.as_millisecond()
-                )),
+                name: Some(format!("{node}.{}.{verb}.{:x}", kind.as_str().to_lowercase(), moment.as_millisecond())),
                 annotations,
                 ..ObjectMeta::default()
             },
             action: Some(if raised { "Detect".into() } else { "Clear".into() }),
             event_time: Some(MicroTime(now)),
             note: Some(note.chars().take(MAX_NOTE).collect()),
-            reason: Some(format!("{kind}{}", if raised { "Detected" } else { "Cleared" })),
+            reason: Some(if raised { self.reason(kind) } else { format!("{kind}Cleared") }),
             // As the kubelet does it, so that `kubectl describe node` shows it.
             regarding: Some(ObjectReference {
                 api_version: Some("v1".into()),
@@ -179,9 +203,9 @@ fn whole_seconds(rfc3339: &str) -> String {
     format!("{moment:.0}")
 }
 
-fn condition(kind: ProblemKind, status: bool, reason: &str, message: &str, since: &str, seen: &str) -> Value {
+fn condition(kind: ConditionType, status: bool, reason: &str, message: &str, since: &str, seen: &str) -> Value {
     json!({
-        "type": kind.condition_type(),
+        "type": kind.as_str(),
         "status": if status { "True" } else { "False" },
         "reason": reason,
         "message": message,
@@ -202,12 +226,12 @@ pub(super) fn same_health(written: &NodeHealthStatus, wanted: &NodeHealthStatus)
 
 /// The one patch of the Node: conditions that changed, conditions that go, trace contexts.
 pub(super) fn node_patch(
-    changed: &[(ProblemKind, Value)],
-    removed: &[ProblemKind],
+    changed: &[(ConditionType, Value)],
+    removed: &[ConditionType],
     annotations: &Map<String, Value>,
 ) -> Value {
     let mut conditions: Vec<Value> = changed.iter().map(|(_, condition)| condition.clone()).collect();
-    conditions.extend(removed.iter().map(|kind| json!({"type": kind.condition_type(), "$patch": "delete"})));
+    conditions.extend(removed.iter().map(|kind| json!({"type": kind.as_str(), "$patch": "delete"})));
     let mut patch = json!({"status": {"conditions": conditions}});
     if !annotations.is_empty() {
         patch["metadata"] = json!({"annotations": annotations});

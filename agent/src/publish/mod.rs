@@ -18,7 +18,7 @@ use std::{
 
 pub use body::Desired;
 use evergreen_api::{
-    ProblemKind, TraceParent, names,
+    TraceParent, names,
     resources::{NodeHealth, NodeHealthSpec, NodeHealthStatus},
     telemetry::{attribute, span},
 };
@@ -36,7 +36,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::conditions::Adopted;
+use crate::conditions::{Adopted, ConditionType};
 
 /// A Node is written at most this often.
 const NODE_WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,11 +80,11 @@ pub struct Publisher {
     ready: Arc<AtomicBool>,
     adopted: mpsc::Sender<Adopted>,
     /// Conditions of our kinds as the Node has them; `None` until it was read.
-    conditions: Option<BTreeMap<ProblemKind, Value>>,
+    conditions: Option<BTreeMap<ConditionType, Value>>,
     health: Option<NodeHealthStatus>,
     health_kind_missing: bool,
     /// Problems whose beginning was told in an Event, and when they began.
-    announced: BTreeMap<ProblemKind, String>,
+    announced: BTreeMap<ConditionType, String>,
     events: VecDeque<Event>,
     dropped_events: u64,
     event_namespace: usize,
@@ -184,18 +184,18 @@ impl Publisher {
         self.write_events().await
     }
 
-    async fn read_node(&self, desired: &Desired) -> Result<BTreeMap<ProblemKind, Value>, PublishError> {
+    async fn read_node(&self, desired: &Desired) -> Result<BTreeMap<ConditionType, Value>, PublishError> {
         let node = call("reading the Node", self.nodes().get(&self.node)).await?;
         let annotations = node.metadata.annotations.unwrap_or_default();
         let mut found = BTreeMap::new();
         for condition in node.status.and_then(|status| status.conditions).unwrap_or_default() {
-            let Ok(kind) = condition.type_.parse::<ProblemKind>() else { continue };
             let trace = annotations.get(&names::node_traceparent_annotation(&condition.type_));
             // A condition without our annotation is another program's, until we have something to say about it.
             let Some(traceparent) = trace else { continue };
+            let kind = ConditionType::named(&condition.type_);
             if condition.status == "True" && !desired.knows(kind) {
                 let adopted = Adopted {
-                    kind,
+                    about: kind,
                     message: condition.message.clone().unwrap_or_default(),
                     since: condition.last_transition_time.as_ref().map(|time| time.0),
                     traceparent: traceparent.clone(),
@@ -211,21 +211,21 @@ impl Publisher {
     async fn write_conditions(&mut self, desired: &Desired) -> Result<(), PublishError> {
         let Some(written) = &self.conditions else { return Ok(()) };
         let wanted = desired.conditions();
-        let changed: Vec<(ProblemKind, Value)> = wanted
+        let changed: Vec<(ConditionType, Value)> = wanted
             .iter()
             .filter(|(kind, condition)| match written.get(kind) {
                 Some(before) => !body::says_the_same(before, condition),
                 // The end of what the Node never had is no news for the Node.
-                None => condition["status"] == "True",
+                None => condition["status"] == "True" || desired.is_promised(**kind),
             })
             .map(|(kind, condition)| (*kind, condition.clone()))
             .collect();
-        let removed: Vec<ProblemKind> =
+        let removed: Vec<ConditionType> =
             desired.retired.iter().copied().filter(|kind| written.contains_key(kind)).collect();
         if changed.is_empty() && removed.is_empty() {
             return Ok(());
         }
-        let flips: Vec<(ProblemKind, bool)> = changed
+        let flips: Vec<(ConditionType, bool)> = changed
             .iter()
             .filter(|(kind, condition)| {
                 written.get(kind).and_then(|before| before.get("status")) != condition.get("status")
@@ -257,10 +257,10 @@ impl Publisher {
         Ok(())
     }
 
-    fn trace_write(&self, desired: &Desired, kind: ProblemKind, raised: bool, begun: SystemTime) {
+    fn trace_write(&self, desired: &Desired, kind: ConditionType, raised: bool, begun: SystemTime) {
         let Some(parent) = desired.traceparent(kind).and_then(|text| text.parse::<TraceParent>().ok()) else { return };
         let attributes = vec![
-            KeyValue::new(attribute::PROBLEM_KIND, kind.condition_type()),
+            KeyValue::new(attribute::PROBLEM_KIND, kind.kind().condition_type()),
             KeyValue::new(attribute::NODE, self.node.clone()),
             KeyValue::new(attribute::SITE, self.site.clone()),
             KeyValue::new("evergreen.condition.status", if raised { "True" } else { "False" }),
@@ -270,21 +270,22 @@ impl Publisher {
 
     /// Tells beginnings and ends that were not told yet.
     fn announce(&mut self, desired: &Desired) {
-        let ended: Vec<ProblemKind> = self.announced.keys().copied().filter(|kind| !desired.is_raised(*kind)).collect();
+        let ended: Vec<ConditionType> =
+            self.announced.keys().copied().filter(|kind| !desired.is_raised(*kind)).collect();
         for kind in ended {
             self.announced.remove(&kind);
             self.queue_event(desired, kind, false);
         }
-        for problem in &desired.problems {
-            let began = self.announced.insert(problem.kind, problem.first_seen.clone());
+        for (about, problem) in &desired.problems {
+            let began = self.announced.insert(*about, problem.first_seen.clone());
             // After a restart old problems are known, not new; the Event's name keeps young ones from doubling.
             if began.as_ref() != Some(&problem.first_seen) && body::is_young(problem) {
-                self.queue_event(desired, problem.kind, true);
+                self.queue_event(desired, *about, true);
             }
         }
     }
 
-    fn queue_event(&mut self, desired: &Desired, kind: ProblemKind, raised: bool) {
+    fn queue_event(&mut self, desired: &Desired, kind: ConditionType, raised: bool) {
         let Some(event) = desired.event(&self.node, kind, raised) else { return };
         if self.events.len() >= MAX_EVENTS {
             self.events.pop_front();

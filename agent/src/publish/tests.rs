@@ -10,7 +10,7 @@ use axum::{
     http::{Method, StatusCode, Uri},
     response::IntoResponse,
 };
-use evergreen_api::{Detection, Severity};
+use evergreen_api::{Detection, ProblemKind, Severity};
 use parking_lot::Mutex;
 
 use super::*;
@@ -118,8 +118,16 @@ impl Bench {
             count,
             at: String::new(),
         };
-        let sighting =
-            Sighting { report: 1, detection, rule: "r".into(), clear_after: Some(Duration::from_secs(1)), condition };
+        let sighting = Sighting {
+            report: 1,
+            detection,
+            rule: "r".into(),
+            clear_after: Some(Duration::from_secs(1)),
+            condition,
+            about: kind.into(),
+            reason: None,
+            watched: false,
+        };
         self.book.observe(sighting, &Moment::now());
         self.book.set_trace(kind, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into());
     }
@@ -215,7 +223,7 @@ async fn a_condition_of_an_earlier_agent_is_found_and_a_foreign_one_is_left_alon
     bench.cluster.lock().node["status"]["conditions"] =
         json!([condition("HungTask"), condition("KernelDeadlock"), condition("Ready")]);
     bench.sync().await.unwrap();
-    assert_eq!(bench.adopted.try_recv().unwrap().kind, ProblemKind::HungTask);
+    assert_eq!(bench.adopted.try_recv().unwrap().about, ProblemKind::HungTask);
     assert!(bench.adopted.try_recv().is_err());
     assert_eq!(bench.writes_to("/api/v1/nodes"), 0);
 }
