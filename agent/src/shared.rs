@@ -10,6 +10,7 @@ use std::{
 
 use evergreen_api::resources::{EnergyProvenance, NodeProblem, SourceStatus};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use crate::{
     clock::boot_ms,
@@ -18,7 +19,7 @@ use crate::{
     grants::GrantBook,
     kernel::kmsg::Losses,
     publish::pods::{PodName, PodNames},
-    sources::Sample,
+    sources::{Sample, series::Readings},
 };
 
 /// The latest of everything.
@@ -87,6 +88,8 @@ pub struct Shared {
     pub kernel_log: KernelLogState,
     /// Sources that are read by others than the collector.
     others: RwLock<BTreeMap<String, Result<(), String>>>,
+    /// The vital series as the health sources read them last; whoever predicts subscribes.
+    pub readings: watch::Sender<Arc<Readings>>,
     /// Names of pods.
     pub pod_names: PodNames,
     /// Grants of the site.
@@ -104,6 +107,7 @@ impl Shared {
             view: RwLock::default(),
             kernel_log: KernelLogState::default(),
             others: RwLock::default(),
+            readings: watch::Sender::default(),
             pod_names: Arc::new(RwLock::new(HashMap::new())),
             grants: Arc::new(Mutex::new(grants)),
             published: Arc::new(AtomicBool::new(!has_cluster)),

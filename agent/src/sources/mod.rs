@@ -6,6 +6,7 @@ mod cpu;
 mod filesystem;
 mod pressure;
 mod rates;
+pub mod series;
 
 use std::{collections::BTreeMap, io, time::Duration};
 
