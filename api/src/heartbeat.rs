@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mesh::{MAX_PEERS, MeshVerdict, PathReport};
+
 /// Longest name of a node; Kubernetes allows no longer one.
 pub const MAX_NODE_NAME: usize = 253;
 /// Longest boot id; Linux uses 36.
@@ -33,6 +35,9 @@ pub struct Heartbeat {
     /// What was seen of peers lately; a result is repeated in several heartbeats, because heartbeats get lost.
     #[serde(default)]
     pub probes: Vec<ProbeResult>,
+    /// What the network mesh found; not in every heartbeat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathReport>,
 }
 
 /// What a peer's agent did when it was asked.
@@ -68,6 +73,9 @@ pub struct HeartbeatAnswer {
     /// Whom to probe now.
     #[serde(default)]
     pub probe: Vec<ProbeRequest>,
+    /// Set as long as the site finds that this node's own network fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<MeshVerdict>,
 }
 
 /// A node to be probed.
@@ -102,6 +110,12 @@ pub enum HeartbeatError {
     /// Too many probes.
     #[error("probes: at most {MAX_PROBES} at a time")]
     TooMany,
+    /// Too many peers or paths.
+    #[error("peers, paths: at most {MAX_PEERS} of an agent")]
+    TooManyPeers,
+    /// Figures of a path contradict each other.
+    #[error("paths: no more probes can be lost or late than were sent in a window")]
+    Figures,
 }
 
 impl Heartbeat {
@@ -121,6 +135,10 @@ impl Heartbeat {
         if self.probes.len() > MAX_PROBES {
             return Err(HeartbeatError::TooMany);
         }
+        if self.paths.len() > MAX_PEERS {
+            return Err(HeartbeatError::TooManyPeers);
+        }
+        self.paths.iter().try_for_each(PathReport::check)?;
         self.probes.iter().try_for_each(|probe| check_node(&probe.node, "probes.node"))
     }
 }
@@ -141,7 +159,7 @@ impl HeartbeatAnswer {
     }
 }
 
-fn check_node(name: &str, field: &'static str) -> Result<(), HeartbeatError> {
+pub(crate) fn check_node(name: &str, field: &'static str) -> Result<(), HeartbeatError> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     if (1..=MAX_NODE_NAME).contains(&name.len()) && name.bytes().all(allowed) {
         Ok(())
@@ -151,7 +169,7 @@ fn check_node(name: &str, field: &'static str) -> Result<(), HeartbeatError> {
 }
 
 /// A literal address only: whoever sends one can make no peer look up a name, nor speak to everybody at once.
-fn check_address(text: &str, field: &'static str) -> Result<(), HeartbeatError> {
+pub(crate) fn check_address(text: &str, field: &'static str) -> Result<(), HeartbeatError> {
     let parsed: Option<SocketAddr> = text.parse().ok().filter(|_| text.len() <= 64);
     match parsed {
         Some(address) if address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast() => {
@@ -196,6 +214,7 @@ mod tests {
         assert!(Heartbeat { probes: vec![probe; MAX_PROBES + 1], ..heartbeat() }.check().is_err());
         let ask = |address: &str| HeartbeatAnswer {
             probe: vec![ProbeRequest { node: "n".into(), address: address.into(), round: 1 }],
+            ..HeartbeatAnswer::default()
         };
         assert!(ask("10.0.0.1:1").check().is_ok());
         assert!(ask("").check().is_err());

@@ -6,6 +6,7 @@
 pub mod duration;
 pub mod grants;
 pub mod heartbeat;
+pub mod mesh;
 pub mod names;
 pub mod problem;
 pub mod resources;

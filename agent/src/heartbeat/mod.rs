@@ -127,6 +127,7 @@ impl Loop {
             address: self.config.address.clone(),
             leaving,
             probes: self.results.iter().map(|(_, result)| result.clone()).collect(),
+            paths: Vec::new(),
         };
         let site = self.config.site.clone();
         self.under_way.spawn(async move {
@@ -247,7 +248,8 @@ mod tests {
             if first {
                 std::future::pending::<()>().await;
             }
-            Json(HeartbeatAnswer { probe: vec![ProbeRequest { node: "peer".into(), address: probe, round: 7 }] })
+            let probe = vec![ProbeRequest { node: "peer".into(), address: probe, round: 7 }];
+            Json(HeartbeatAnswer { probe, unreachable: None })
         }
         let app = Router::new().route("/v1/heartbeat", post(beat)).with_state((heard, probe));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

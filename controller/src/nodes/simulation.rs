@@ -236,6 +236,7 @@ impl Site {
             address: "10.0.0.1:9464".into(),
             leaving: false,
             probes: agent.results.iter().map(|(_, result)| result.clone()).collect(),
+            paths: Vec::new(),
         };
         if !urgent {
             self.schedule(RETRY_MS, Happens::Due(node));
