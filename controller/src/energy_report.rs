@@ -88,7 +88,7 @@ async fn reconcile(resource: Arc<EnergyReport>, context: Arc<Context>) -> Result
         }
         Next::Wait(time) => {
             say.accepted(true, "Valid", "the spec is understood");
-            say.ready(false, "PeriodNotOver", &format!("the period ends at {}", resource.spec.to));
+            say.ready(false, "PeriodNotOver", &format!("the period ends at {}", resource.spec.to.as_deref().unwrap_or_default()));
             Action::requeue(time)
         }
         Next::Report => {
@@ -122,7 +122,7 @@ fn decide(resource: &EnergyReport, now: Timestamp) -> Next {
     if done || resource.metadata.deletion_timestamp.is_some() {
         return Next::Nothing;
     }
-    let end = resource.spec.to.parse::<Timestamp>().map_or(now, |to| to.saturating_add(SETTLE).unwrap_or(to));
+    let end = resource.spec.to.as_deref().unwrap_or_default().parse::<Timestamp>().map_or(now, |to| to.saturating_add(SETTLE).unwrap_or(to));
     let left = Duration::try_from(end.duration_since(now)).unwrap_or(Duration::ZERO);
     if left.is_zero() { Next::Report } else { Next::Wait(left.min(LOOK_AGAIN)) }
 }
@@ -132,7 +132,7 @@ async fn make(resource: &EnergyReport, context: &Context, say: &mut Say<'_>) -> 
         say.ready(false, "NoPlane", "this controller was started without --plane-url");
         return Ok(Action::requeue(LOOK_AGAIN));
     };
-    let rows = match report::energy_by_site(plane_url, &resource.spec.from, &resource.spec.to).await {
+    let rows = match report::energy_by_site(plane_url, resource.spec.from.as_deref().unwrap_or_default(), resource.spec.to.as_deref().unwrap_or_default()).await {
         Ok(rows) => rows,
         Err(error) => {
             let reason =
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     fn report(from: &str, to: &str) -> EnergyReport {
-        let spec = EnergyReportSpec { from: from.into(), to: to.into(), data_centers: Vec::new() };
+        let spec = EnergyReportSpec { from: Some(from.into()), to: Some(to.into()), ..EnergyReportSpec::default() };
         let mut report = EnergyReport::new("monthly", spec);
         report.metadata.generation = Some(1);
         report

@@ -62,9 +62,10 @@ async fn an_energy_report_says_what_was_metered_and_names_what_nobody_declared()
     let reports: Api<EnergyReport> = Api::namespaced(cluster.client.clone(), "reports");
     let _ = reports.delete("run", &DeleteParams::default()).await;
     let spec = EnergyReportSpec {
-        from: from.to_string(),
-        to: Timestamp::now().to_string(),
+        from: Some(from.to_string()),
+        to: Some(Timestamp::now().to_string()),
         data_centers: vec![SITE.to_owned()],
+        ..EnergyReportSpec::default()
     };
     reports.create(&PostParams::default(), &EnergyReport::new("run", spec)).await.unwrap();
     let reports = &reports;
@@ -90,7 +91,11 @@ async fn an_energy_report_says_what_was_metered_and_names_what_nobody_declared()
     let patch = Patch::Merge(json!({"spec": {"gridRegion": "XX-Nowhere"}}));
     sites.patch(SITE, &PatchParams::default(), &patch).await.unwrap();
     let _ = reports.delete("unknown-region", &DeleteParams::default()).await;
-    let spec = EnergyReportSpec { from: from.to_string(), to: Timestamp::now().to_string(), data_centers: Vec::new() };
+    let spec = EnergyReportSpec {
+        from: Some(from.to_string()),
+        to: Some(Timestamp::now().to_string()),
+        ..EnergyReportSpec::default()
+    };
     reports.create(&PostParams::default(), &EnergyReport::new("unknown-region", spec)).await.unwrap();
     let (_, refused) =
         eventually("the report is refused", BOUND, || ready("unknown-region", ConditionStatus::False)).await;

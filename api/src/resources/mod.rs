@@ -2,6 +2,7 @@
 
 mod condition;
 mod data_center;
+mod energy_facts;
 mod energy_report;
 mod multi_active_service;
 mod node_health;
@@ -11,6 +12,7 @@ mod spec_hash;
 
 pub use condition::{Condition, ConditionStatus, set_condition};
 pub use data_center::*;
+pub use energy_facts::*;
 pub use energy_report::*;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
