@@ -11,6 +11,10 @@ pub mod metric {
     pub const POD_ENERGY: &str = "k8s.pod.energy";
     /// Counter, J: energy of a node by consumer (pods, system, idle); the three sum exactly to the host's.
     pub const NODE_ENERGY: &str = "evergreen.node.energy";
+    /// Counter, J: energy of a data center's facility feed, from its own meter; several feeds are added up.
+    pub const FACILITY_ENERGY: &str = "evergreen.facility.energy";
+    /// Counter, L: water that a data center took in, from its own meter.
+    pub const FACILITY_WATER: &str = "evergreen.facility.water";
     /// Gauge, 1: a problem is raised on a node.
     pub const NODE_PROBLEM: &str = "evergreen.node.problem";
     /// Gauge, 0 or 1: a source of the agent is present.
