@@ -9,6 +9,7 @@ pub mod failover;
 pub mod healing;
 pub mod leader;
 mod members;
+pub mod mesh;
 mod metrics;
 pub mod nodes;
 pub mod quorum;

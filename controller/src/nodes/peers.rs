@@ -2,14 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// Where a node stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// Zone, if it is labelled.
-    pub zone: String,
-    /// Rack, if it is labelled.
-    pub rack: String,
-}
+use crate::mesh::place::{Place, hash};
 
 /// Chooses up to `count` of the candidates for `target`, after those that were chosen already and stand in `kept`.
 ///
@@ -57,14 +50,6 @@ enum Spread {
     Zone,
     Rack,
     Any,
-}
-
-/// FNV-1a of both names, stirred (its high bits know little of the last bytes): stable across versions and machines, which the standard hasher does not promise.
-fn hash(target: &str, peer: &str) -> u64 {
-    let bytes = target.bytes().chain([0]).chain(peer.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^ (hash >> 33)
 }
 
 #[cfg(test)]

@@ -27,9 +27,11 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     NodesContext,
     detector::{Event, Evidence},
-    peers::Place,
 };
-use crate::site::{BootClock, clients::CALL_TIMEOUT};
+use crate::{
+    mesh::place::Place,
+    site::{BootClock, clients::CALL_TIMEOUT},
+};
 
 /// Type of the condition.
 pub const NODE_LOST: &str = "NodeLost";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use evergreen_api::heartbeat::{Heartbeat, ProbeOutcome, ProbeRequest, ProbeResult};
 
 use super::{Detector, Event, Settings};
-use crate::nodes::peers::Place;
+use crate::mesh::place::Place;
 
 /// Heartbeats of an agent that is answered.
 const INTERVAL_MS: u64 = 500;

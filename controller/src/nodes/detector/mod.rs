@@ -8,6 +8,10 @@
 //! 30 % loss, four heartbeats in a row are missing many times an hour. Every sign of life, from whichever side, begins
 //! the evidence anew.
 
+mod event;
+mod settings;
+mod watch;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
@@ -15,140 +19,15 @@ use std::{
 
 use evergreen_api::heartbeat::{Heartbeat, MAX_PROBES, ProbeOutcome, ProbeRequest, ProbeResult};
 
-use super::peers::{self, Place};
+use self::watch::{Watch, forget_watch};
+pub use self::{
+    event::{Event, Evidence, Standing, Witness},
+    settings::Settings,
+};
+use crate::mesh::place::Place;
 
 /// A reading of the feeder's monotonic clock.
 pub type Mono = Duration;
-
-/// The numbers of the detector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Silence after which peers are asked to look. Two heartbeats are missing then; a probe costs little, and asking
-    /// before there is a suspicion is what leaves time for several looks within the five seconds of the target.
-    pub probe_after: Duration,
-    /// Silence after which a node is suspected.
-    pub suspect_after: Duration,
-    /// Silence before which no node is declared lost, whatever peers say.
-    pub confirm_after: Duration,
-    /// A silent node that a peer reached must have been out of every peer's reach for this long after that. It is as
-    /// long as the silence: when only the controller is cut off from a node, this is all that speaks for it.
-    pub unreached_for: Duration,
-    /// A lost node counts as returned when its heartbeats came this long without a gap.
-    pub return_after: Duration,
-    /// Peers that look at a node at a time.
-    pub fan_out: usize,
-    /// Distinct peers that must have failed to reach it; all of them where fewer live.
-    pub witnesses: usize,
-    /// Tries in vain that make a peer a witness.
-    pub tries: u32,
-    /// A peer that has reported nothing for this long is replaced by the next one.
-    pub replace_after: Duration,
-    /// If the detector was not ticked for so long, it was itself asleep, and silence proves nothing.
-    pub stall: Duration,
-    /// Nodes kept in mind at most; more than any site has, so that garbage cannot grow memory.
-    pub max_nodes: usize,
-    /// A node that left or was lost this long ago is forgotten.
-    pub forget_after: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            probe_after: Duration::from_millis(1_000),
-            suspect_after: Duration::from_secs(2),
-            confirm_after: Duration::from_secs(4),
-            unreached_for: Duration::from_secs(4),
-            return_after: Duration::from_secs(3),
-            fan_out: 3,
-            witnesses: 2,
-            tries: 6,
-            replace_after: Duration::from_millis(1_500),
-            stall: Duration::from_secs(1),
-            max_nodes: 20_000,
-            forget_after: Duration::from_secs(7 * 24 * 3600),
-        }
-    }
-}
-
-/// What a peer found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Witness {
-    /// The peer.
-    pub peer: String,
-    /// Tries in vain since the last sign of life.
-    pub tries: u32,
-    /// Whether the host itself refused: then it is up, and only its agent is gone.
-    pub refused: bool,
-}
-
-/// Why a node is declared lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evidence {
-    /// Since its last heartbeat.
-    pub silent_for: Duration,
-    /// Peers that tried, in the order of their names.
-    pub witnesses: Vec<Witness>,
-}
-
-/// What there is to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Silent too long; peers are looking.
-    Suspected {
-        /// Node.
-        node: String,
-        /// Since its last heartbeat.
-        silent_for: Duration,
-    },
-    /// A suspicion was wrong.
-    Cleared {
-        /// Node.
-        node: String,
-        /// How long it had been silent.
-        silent_for: Duration,
-    },
-    /// Nobody hears or reaches it.
-    Lost {
-        /// Node.
-        node: String,
-        /// Why.
-        evidence: Evidence,
-    },
-    /// A lost node lives.
-    Returned {
-        /// Node.
-        node: String,
-        /// Whether it was started anew meanwhile.
-        rebooted: bool,
-    },
-    /// A node was started anew.
-    Rebooted {
-        /// Node.
-        node: String,
-    },
-    /// So many nodes fell silent together that nobody is declared lost.
-    Guarded {
-        /// Silent ones.
-        silent: usize,
-        /// Of so many.
-        known: usize,
-    },
-    /// That is over.
-    Unguarded,
-}
-
-/// How a node stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Heard.
-    Alive,
-    /// Silent; peers look.
-    Suspected,
-    /// Declared lost.
-    Lost,
-    /// Its agent said that it stops.
-    Left,
-}
 
 #[derive(Debug)]
 struct Node {
@@ -166,16 +45,6 @@ struct Node {
     /// Newest result that was taken from it as a peer.
     result: u64,
     watch: Watch,
-}
-
-/// What peers are asked about a silent node, and what they found since the last sign of life.
-#[derive(Debug, Default)]
-struct Watch {
-    round: u64,
-    began: Mono,
-    reached: bool,
-    asked: BTreeMap<String, Mono>,
-    failed: BTreeMap<String, Witness>,
 }
 
 /// The state machine.
@@ -409,92 +278,6 @@ impl Detector {
         }
     }
 
-    /// Keeps peers looking at a silent node and draws the conclusion.
-    fn look_after(&mut self, name: &str, now: Mono, events: &mut Vec<Event>) {
-        let settings = self.settings;
-        let Some(node) = self.nodes.get(name) else { return };
-        let watch = &node.watch;
-        let overdue = |asked: &Mono| now.saturating_sub(*asked) >= settings.replace_after;
-        if watch.round == 0 || watch.asked.len() < settings.fan_out || watch.asked.values().any(overdue) {
-            self.choose_peers(name, now);
-        }
-        let Some(node) = self.nodes.get(name) else { return };
-        let silent_for = now.saturating_sub(node.heard);
-        if node.standing != Standing::Suspected
-            || silent_for < settings.confirm_after
-            || (node.watch.reached && now.saturating_sub(node.watch.began) < settings.unreached_for)
-        {
-            return;
-        }
-        let witnesses: Vec<Witness> =
-            node.watch.failed.values().filter(|witness| witness.tries >= settings.tries).cloned().collect();
-        if witnesses.len() < settings.witnesses {
-            let living = |(peer, node): (&String, &Node)| peer != name && self.can_look(node, now);
-            let living = self.nodes.iter().filter(|entry| living(*entry)).take(settings.witnesses).count();
-            if living == 0 || witnesses.len() < living {
-                return;
-            }
-        }
-        events.push(Event::Lost { node: name.to_owned(), evidence: Evidence { silent_for, witnesses } });
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.standing = Standing::Lost;
-            node.returning = None;
-            node.rebooted = false;
-            forget_watch(&mut self.asks, name, &mut node.watch);
-        }
-    }
-
-    fn can_look(&self, node: &Node, now: Mono) -> bool {
-        node.standing == Standing::Alive && now.saturating_sub(node.heard) < self.settings.probe_after
-    }
-
-    /// Asks peers that live: those that reported lately stay, the others make room for the next in the order that
-    /// belongs to this node.
-    fn choose_peers(&mut self, name: &str, now: Mono) {
-        let settings = self.settings;
-        let Some(node) = self.nodes.get(name) else { return };
-        // Nobody can ask an agent that gave no address: it is suspected, and never declared lost.
-        if node.address.is_empty() {
-            return;
-        }
-        let current = |asked: &Mono| now.saturating_sub(*asked) < settings.replace_after;
-        let mut asked = node.watch.asked.clone();
-        asked.retain(|peer, since| current(since) && self.nodes.get(peer).is_some_and(|n| self.can_look(n, now)));
-        if asked.len() < settings.fan_out {
-            let candidates = self.nodes.iter().filter(|(peer, candidate)| {
-                *peer != name
-                    && !node.watch.asked.contains_key(*peer)
-                    && self.can_look(candidate, now)
-                    && self.asks.get(*peer).is_none_or(|asks| asks.len() < MAX_PROBES)
-            });
-            let candidates = candidates.map(|(peer, candidate)| (peer.as_str(), &candidate.place));
-            let kept: Vec<&Place> = asked.keys().filter_map(|peer| Some(&self.nodes.get(peer)?.place)).collect();
-            let chosen = peers::choose(name, &node.place, candidates, &kept, settings.fan_out - asked.len());
-            let chosen: Vec<String> = chosen.into_iter().map(str::to_owned).collect();
-            // Where there is nobody else, the slow ones go on.
-            if chosen.is_empty() {
-                let still =
-                    node.watch.asked.keys().filter(|peer| self.nodes.get(*peer).is_some_and(|n| self.can_look(n, now)));
-                let still: Vec<String> = still.cloned().collect();
-                asked.extend(still.into_iter().take(settings.fan_out).map(|peer| (peer, now)));
-            }
-            asked.extend(chosen.into_iter().map(|peer| (peer, now)));
-        }
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        if node.watch.round == 0 {
-            self.rounds += 1;
-            node.watch.round = self.rounds;
-            node.watch.began = now;
-        }
-        for peer in node.watch.asked.keys().filter(|peer| !asked.contains_key(*peer)) {
-            withdraw(&mut self.asks, peer, name);
-        }
-        for peer in asked.keys() {
-            self.asks.entry(peer.clone()).or_default().insert(name.to_owned());
-        }
-        node.watch.asked = asked;
-    }
-
     /// Where nodes stand, by name; also for those that will be heard later.
     pub fn place(&mut self, places: BTreeMap<String, Place>) {
         for (name, node) in &mut self.nodes {
@@ -548,28 +331,7 @@ impl Detector {
     }
 }
 
-fn forget_watch(asks: &mut HashMap<String, BTreeSet<String>>, name: &str, watch: &mut Watch) {
-    if watch.round != 0 {
-        for peer in watch.asked.keys() {
-            withdraw(asks, peer, name);
-        }
-        *watch = Watch::default();
-    }
-}
-
-fn withdraw(asks: &mut HashMap<String, BTreeSet<String>>, peer: &str, target: &str) {
-    if let Some(targets) = asks.get_mut(peer) {
-        targets.remove(target);
-        if targets.is_empty() {
-            asks.remove(peer);
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "simulation.rs"]
 mod simulation;
-
 #[cfg(test)]
-#[path = "detector_tests.rs"]
 mod tests;
