@@ -76,6 +76,40 @@ pub struct HeartbeatAnswer {
     /// Set as long as the site finds that this node's own network fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable: Option<MeshVerdict>,
+    /// Power of the node as its management controller sees it, for a node that cannot ask it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_power: Option<WallPower>,
+}
+
+/// Power of a node, measured from outside of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WallPower {
+    /// Milliwatts.
+    pub milliwatts: u64,
+    /// Age of the reading when the answer was sent.
+    pub age_ms: u64,
+    /// `redfish` or `ipmi-dcmi`.
+    pub source: String,
+}
+
+impl WallPower {
+    /// Most power that is believed, milliwatts: more than any node takes.
+    pub const MOST_MILLIWATTS: u64 = 50_000_000;
+    /// Greatest age, milliseconds.
+    pub const MAX_AGE_MS: u64 = 60_000;
+
+    /// Checks every part of it.
+    ///
+    /// # Errors
+    /// When it is not what a site says.
+    pub fn check(&self) -> Result<(), HeartbeatError> {
+        let known = matches!(self.source.as_str(), "redfish" | "ipmi-dcmi");
+        if known && self.milliwatts <= Self::MOST_MILLIWATTS && self.age_ms <= Self::MAX_AGE_MS {
+            Ok(())
+        } else {
+            Err(HeartbeatError::WallPower)
+        }
+    }
 }
 
 /// A node to be probed.
@@ -107,6 +141,9 @@ pub enum HeartbeatError {
         /// Where.
         field: &'static str,
     },
+    /// A power that no site says.
+    #[error("wall_power: at most {most} mW, {age} ms old, from redfish or ipmi-dcmi", most = WallPower::MOST_MILLIWATTS, age = WallPower::MAX_AGE_MS)]
+    WallPower,
     /// Too many probes.
     #[error("probes: at most {MAX_PROBES} at a time")]
     TooMany,
@@ -152,6 +189,7 @@ impl HeartbeatAnswer {
         if self.probe.len() > MAX_PROBES {
             return Err(HeartbeatError::TooMany);
         }
+        self.wall_power.as_ref().map_or(Ok(()), WallPower::check)?;
         self.probe.iter().try_for_each(|probe| {
             check_node(&probe.node, "probe.node")?;
             check_address(&probe.address, "probe.address")
@@ -218,5 +256,19 @@ mod tests {
         };
         assert!(ask("10.0.0.1:1").check().is_ok());
         assert!(ask("").check().is_err());
+    }
+
+    #[test]
+    fn only_a_plausible_and_fresh_wall_power_is_taken() {
+        let wall = WallPower { milliwatts: 200_000, age_ms: 900, source: "redfish".into() };
+        let answer = |wall_power: WallPower| HeartbeatAnswer { wall_power: Some(wall_power), ..Default::default() };
+        assert!(answer(wall.clone()).check().is_ok());
+        for wrong in [
+            WallPower { milliwatts: WallPower::MOST_MILLIWATTS + 1, ..wall.clone() },
+            WallPower { age_ms: WallPower::MAX_AGE_MS + 1, ..wall.clone() },
+            WallPower { source: "rumour".into(), ..wall },
+        ] {
+            assert!(answer(wrong).check().is_err());
+        }
     }
 }

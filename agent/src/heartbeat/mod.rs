@@ -249,7 +249,7 @@ mod tests {
                 std::future::pending::<()>().await;
             }
             let probe = vec![ProbeRequest { node: "peer".into(), address: probe, round: 7 }];
-            Json(HeartbeatAnswer { probe, unreachable: None })
+            Json(HeartbeatAnswer { probe, ..HeartbeatAnswer::default() })
         }
         let app = Router::new().route("/v1/heartbeat", post(beat)).with_state((heard, probe));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

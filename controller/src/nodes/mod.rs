@@ -41,7 +41,7 @@ impl NodeWatch {
     pub fn heartbeat(&self, beat: &Heartbeat) -> Option<HeartbeatAnswer> {
         let mut listening = self.listening.lock();
         let Listening { detector, events } = listening.as_mut()?;
-        Some(HeartbeatAnswer { probe: detector.heartbeat(beat, BootClock.now(), events), unreachable: None })
+        Some(HeartbeatAnswer { probe: detector.heartbeat(beat, BootClock.now(), events), ..HeartbeatAnswer::default() })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Detector) -> T) -> Option<T> {
