@@ -1,6 +1,7 @@
 //! The built-in resources, as one table.
 
 use super::registry::Resource;
+use crate::objects::kinds::table;
 
 /// Row of the table. Flags: `n` namespaced, `s` status subresource, `c` scale subresource, `g` generation is
 /// counted, `u` a replace without resourceVersion is accepted, `m` strategic merge is understood, `a` in `all`.
@@ -55,6 +56,8 @@ const ROWS: &[Row] = &[
     ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", &["pvc"], "nsum", &[]),
     ("", "v1", "resourcequotas", "ResourceQuota", &["quota"], "nsum", &[]),
     ("", "v1", "limitranges", "LimitRange", &["limits"], "num", &[]),
+    ("", "v1", "replicationcontrollers", "ReplicationController", &["rc"], "nscguma", &["status.replicas"]),
+    ("", "v1", "podtemplates", "PodTemplate", &[], "ngum", &[]),
     ("apps", "v1", "deployments", "Deployment", &["deploy"], "nscguma", &[]),
     ("apps", "v1", "replicasets", "ReplicaSet", &["rs"], "nscguma", &["status.replicas"]),
     ("apps", "v1", "statefulsets", "StatefulSet", &["sts"], "nscguma", &[]),
@@ -68,12 +71,27 @@ const ROWS: &[Row] = &[
     ("events.k8s.io", "v1", "events", "Event", &["ev"], "num", EVENT_FIELDS),
     ("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", &["pc"], "gum", &[]),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass", &["sc"], "um", &[]),
+    ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", &[], "gum", &[]),
+    ("storage.k8s.io", "v1", "csinodes", "CSINode", &[], "um", &[]),
+    ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", &[], "sum", &[]),
+    ("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", &[], "um", &[]),
+    ("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", &["hpa"], "nsuma", &[]),
+    (
+        "certificates.k8s.io",
+        "v1",
+        "certificatesigningrequests",
+        "CertificateSigningRequest",
+        &["csr"],
+        "sum",
+        &["spec.signerName"],
+    ),
     (RBAC, "v1", "roles", "Role", &[], "num", &[]),
     (RBAC, "v1", "rolebindings", "RoleBinding", &[], "num", &[]),
     (RBAC, "v1", "clusterroles", "ClusterRole", &[], "um", &[]),
     (RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", &[], "um", &[]),
     ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", &["netpol"], "ngum", &[]),
     ("networking.k8s.io", "v1", "ingresses", "Ingress", &["ing"], "nsgum", &[]),
+    ("networking.k8s.io", "v1", "ingressclasses", "IngressClass", &[], "gum", &[]),
     (
         "admissionregistration.k8s.io",
         "v1",
@@ -134,6 +152,8 @@ pub fn resources() -> impl Iterator<Item = Resource> {
             storage: storage.into(),
             custom: None,
             strategic: has('m'),
+            message: table()
+                .kind(&if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") }, kind),
         }
     })
 }

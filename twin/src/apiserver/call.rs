@@ -16,13 +16,14 @@ use super::registry::Resource;
 use super::server::{ApiServer, ListOptions, to_bytes};
 use super::shape::Shape;
 use super::store::{Entry, Filter};
+use super::validation::{FieldValidation, Warnings};
 use super::watch::WatchOptions;
 use super::write::WriteContext;
-use crate::objects::apply::{Writer, apply};
-use crate::objects::meta;
+use crate::objects::apply::{Writer, apply, conflicts_message};
 use crate::objects::patch::{PatchError, json_patch, merge_patch};
 use crate::objects::selectors::{FieldSelector, LabelSelector};
 use crate::objects::strategic::strategic_merge;
+use crate::objects::{meta, protobuf};
 
 /// Watches without a time-out end after this.
 const DEFAULT_WATCH: Duration = Duration::from_secs(1800);
@@ -37,19 +38,25 @@ pub(super) struct Call<'a> {
     pub(super) shape: Shape,
     pub(super) manager: String,
     pub(super) content_type: String,
+    pub(super) validation: FieldValidation,
+    pub(super) warnings: Warnings,
 }
 
-/// Reads a body as JSON, or as YAML where the content type says so.
+/// Reads a body as JSON, as protobuf, or as YAML where the content type says so.
 ///
 /// # Errors
-/// 400 for what cannot be read, 415 for protobuf.
+/// 400 for what cannot be read, 415 for another form than JSON, YAML and protobuf.
 pub(super) fn read_json(body: &[u8], content_type: &str) -> Result<Value, ApiError> {
     if body.is_empty() {
         return Ok(Value::Null);
     }
-    if content_type.starts_with("application/vnd.kubernetes.protobuf") || body.starts_with(b"k8s\0") {
+    if protobuf::is_protobuf(body) {
+        return protobuf::decode(body)
+            .map_err(|e| ApiError::bad_request(format!("the body of the request cannot be read as protobuf: {e}")));
+    }
+    if content_type.starts_with("application/vnd.kubernetes.protobuf") || content_type.starts_with("application/cbor") {
         return Err(ApiError::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
         ));
     }
     serde_json::from_slice(body).or_else(|json_error| {
@@ -103,6 +110,21 @@ impl Call<'_> {
                     ),
                 ))
             }
+            ("create", "token") if self.resource.is("", "serviceaccounts") => {
+                let answer = self.server.token_for(namespace, name, &read_json(body, &self.content_type)?)?;
+                Ok(json_response(201, to_bytes(&answer)))
+            }
+            (_, "log" | "exec" | "attach" | "portforward") if self.resource.is("", "pods") => {
+                self.server.get(&self.resource, namespace, name)?;
+                let what = &self.target.subresource;
+                Err(ApiError::bad_request(format!("a twin runs no containers: pod \"{name}\" has no {what}")))
+            }
+            (_, sub @ ("ephemeralcontainers" | "approval")) if self.has_part(sub) => match verb {
+                "get" => Ok(self.answer(200, &*self.server.get(&self.resource, namespace, name)?)),
+                "update" => self.replace(body, self.part(sub)),
+                "patch" => self.patch(body, self.part(sub)),
+                _ => Err(ApiError::method_not_allowed()),
+            },
             (_, "scale") if self.resource.has_scale => self.scale(verb, body),
             ("update", "finalize") if self.resource.is("", "namespaces") => self.replace(body, Some("finalize")),
             ("update", "") => self.replace(body, None),
@@ -125,8 +147,26 @@ impl Call<'_> {
         }
     }
 
+    fn has_part(&self, subresource: &str) -> bool {
+        match subresource {
+            "approval" => self.resource.is("certificates.k8s.io", "certificatesigningrequests"),
+            _ => self.resource.is("", "pods"),
+        }
+    }
+
+    /// The name of a subresource that is a view of a part of the object.
+    fn part(&self, subresource: &str) -> Option<&'static str> {
+        Some(if subresource == "approval" { "approval" } else { "ephemeralcontainers" })
+    }
+
     fn answer(&self, status: u16, entry: &Entry) -> Response {
-        json_response(status, self.shape.one(&self.resource, entry, self.server.clock().now()))
+        let mut response = json_response(status, self.shape.one(&self.resource, entry, self.server.clock().now()));
+        for warning in self.warnings.headers() {
+            if let Ok(value) = http::HeaderValue::from_str(&warning) {
+                response.headers_mut().append(http::header::WARNING, value);
+            }
+        }
+        response
     }
 
     fn context(&self, subresource: Option<&'static str>, replace: bool) -> WriteContext {
@@ -136,6 +176,8 @@ impl Call<'_> {
             subresource,
             replace,
             owners_recorded: false,
+            validation: self.validation,
+            warnings: self.warnings.clone(),
         }
     }
 
@@ -294,14 +336,7 @@ impl Call<'_> {
         let force = self.parameter("force") == Some("true");
         let merged = |live: Option<&Value>| {
             let result = apply(live, &applied, &self.resource.schema(), &writer, force).map_err(|conflicts| {
-                let messages: Vec<String> = conflicts.iter().map(|c| format!("{}: {}", c.message(), c.field)).collect();
-                let count = if conflicts.len() == 1 {
-                    "1 conflict".to_owned()
-                } else {
-                    format!("{} conflicts", conflicts.len())
-                };
-                let mut error =
-                    ApiError::new(409, "Conflict", format!("Apply failed with {count}: {}", messages.join("\n- ")));
+                let mut error = ApiError::new(409, "Conflict", conflicts_message(&conflicts));
                 for conflict in &conflicts {
                     error = error.because("FieldManagerConflict", &conflict.message(), &conflict.field);
                 }

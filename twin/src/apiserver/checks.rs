@@ -7,12 +7,19 @@ use super::registry::Resource;
 use super::server::ApiServer;
 use super::store::key;
 use super::write::{WriteContext, cause};
-use super::{defaults, events};
+use super::{events, validation};
 use crate::objects::meta;
 
 impl ApiServer {
     /// Checks kind and namespace of a body and brings its fields into the stored order.
-    pub(super) fn read_body(&self, resource: &Resource, namespace: &str, body: Value) -> Result<Value, ApiError> {
+    pub(super) fn read_body(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        body: Value,
+        context: &WriteContext,
+        patch: bool,
+    ) -> Result<Value, ApiError> {
         let api_version = resource.api_version();
         let Value::Object(mut fields) = body else {
             return Err(ApiError::bad_request("the body of the request is not an object"));
@@ -38,12 +45,12 @@ impl ApiServer {
             }
         }
         let mut object = Value::Object(ordered);
-        defaults::check_types(resource, &object).map_err(|why| {
-            ApiError::bad_request(format!(
-                "{} in version \"{}\" cannot be handled as a {}: {why}",
-                resource.kind, resource.version, resource.kind
-            ))
-        })?;
+        // What the simulation writes over what it read is known to fit.
+        if context.manager.is_some() || !patch {
+            let unknown = validation::check_types(resource, &mut object)?;
+            let name = meta::name(&object).to_owned();
+            validation::judge(&unknown, resource, context.validation, &context.warnings, &name, patch)?;
+        }
         let metadata = meta::metadata_mut(&mut object);
         metadata.retain(|_, v| !v.is_null());
         if resource.namespaced {
@@ -165,7 +172,15 @@ pub(super) fn keep_system_fields(old: &Value, new: &mut Value) {
 /// A write to the main resource keeps the status; a write to the status keeps all else.
 pub(super) fn split_status(resource: &Resource, old: &Value, new: &mut Value, subresource: Option<&str>) {
     let Some(fields) = new.as_object_mut() else { return };
-    if subresource == Some("status") {
+    if subresource == Some("ephemeralcontainers") {
+        let added = fields.get("spec").and_then(|s| s.get("ephemeralContainers")).cloned();
+        *new = old.clone();
+        if let Some(added) = added {
+            meta::object_mut(new, "spec").insert("ephemeralContainers".to_owned(), added);
+        }
+        return;
+    }
+    if matches!(subresource, Some("status" | "approval")) {
         let status = fields.shift_remove("status");
         let metadata = fields.shift_remove("metadata");
         let mut kept = old.as_object().cloned().unwrap_or_default();

@@ -2,12 +2,6 @@
 //!
 //! Only the rules that clients of the twin meet; the published deviations name the rest.
 
-use k8s_openapi::api::{
-    apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    policy::v1 as policy,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::Cause;
@@ -16,32 +10,6 @@ use super::server::ApiServer;
 use super::write::cause;
 use crate::objects::meta;
 use crate::objects::selectors::LabelSelector;
-
-/// Refuses bodies whose fields have the wrong types, in serde's words.
-///
-/// # Errors
-/// The first mismatch.
-pub fn check_types(resource: &Resource, object: &Value) -> Result<(), String> {
-    fn as_type<'a, T: Deserialize<'a>>(object: &'a Value) -> Result<(), String> {
-        T::deserialize(object).map(drop).map_err(|e| e.to_string())
-    }
-    match (resource.group.as_str(), resource.kind.as_str()) {
-        ("", "Pod") => as_type::<core::Pod>(object),
-        ("", "Node") => as_type::<core::Node>(object),
-        ("", "Service") => as_type::<core::Service>(object),
-        ("", "ConfigMap") => as_type::<core::ConfigMap>(object),
-        ("", "Secret") => as_type::<core::Secret>(object),
-        ("", "Namespace") => as_type::<core::Namespace>(object),
-        ("apps", "Deployment") => as_type::<apps::Deployment>(object),
-        ("apps", "ReplicaSet") => as_type::<apps::ReplicaSet>(object),
-        ("apps", "DaemonSet") => as_type::<apps::DaemonSet>(object),
-        ("apps", "StatefulSet") => as_type::<apps::StatefulSet>(object),
-        ("policy", _) => as_type::<policy::PodDisruptionBudget>(object),
-        ("coordination.k8s.io", _) => as_type::<coordination::Lease>(object),
-        ("discovery.k8s.io", _) => as_type::<discovery::EndpointSlice>(object),
-        _ => object.get("metadata").map_or(Ok(()), as_type::<ObjectMeta>),
-    }
-}
 
 /// State that a new object starts with.
 pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer) {

@@ -1,4 +1,4 @@
-//! Discovery: which groups, versions and resources there are, and the little of OpenAPI that kubectl asks for.
+//! Discovery: which groups, versions and resources there are, group by group or all in one answer.
 
 use std::collections::BTreeMap;
 
@@ -39,27 +39,17 @@ impl ApiServer {
             }
             ["api", version] => self.resource_list("", version),
             ["apis", group, version] => self.resource_list(group, version),
-            ["openapi", "v3"] => {
-                let mut paths = serde_json::Map::new();
-                paths.insert("api/v1".to_owned(), json!({"serverRelativeURL": "/openapi/v3/api/v1?hash=0"}));
-                for (group, versions) in self.groups() {
-                    for version in versions {
-                        let path = format!("apis/{group}/{version}");
-                        let url = format!("/openapi/v3/{path}?hash=0");
-                        paths.insert(path, json!({"serverRelativeURL": url}));
-                    }
-                }
-                Some(json!({"paths": paths}))
-            }
+            ["openapi", "v3"] => Some(self.openapi_index()),
             ["openapi", "v3", "api", version] => self.openapi("", version),
             ["openapi", "v3", "apis", group, version] => self.openapi(group, version),
             _ => None,
         }
     }
 
-    fn groups(&self) -> BTreeMap<String, Vec<String>> {
+    pub(super) fn groups(&self) -> BTreeMap<String, Vec<String>> {
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let virtual_groups = [("authentication.k8s.io", "v1"), ("authorization.k8s.io", "v1")];
+        let virtual_groups =
+            [("authentication.k8s.io", "v1"), ("authorization.k8s.io", "v1"), ("metrics.k8s.io", "v1beta1")];
         let all = self.registry().all();
         let listed = all.iter().map(|r| (r.group.as_str(), r.version.as_str())).chain(virtual_groups);
         for (group, version) in listed.filter(|(group, _)| !group.is_empty()) {
@@ -75,10 +65,16 @@ impl ApiServer {
         let all = self.registry().all();
         let mut resources = Vec::new();
         for r in all.iter().filter(|r| r.group == group && r.version == version) {
-            resources.push(json!({
+            let mut entry = json!({
                 "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced, "kind": r.kind, "verbs": VERBS,
-                "shortNames": r.short_names, "categories": r.categories,
-            }));
+            });
+            for (field, names) in [("shortNames", &r.short_names), ("categories", &r.categories)] {
+                if !names.is_empty() {
+                    entry[field] = json!(names);
+                }
+            }
+            entry["storageVersionHash"] = json!(version_hash(r));
+            resources.push(entry);
             resources.extend(subresources(r));
         }
         let review = |name: &str, kind: &str| json!({"name": name, "singularName": "", "namespaced": false, "kind": kind, "verbs": ["create"]});
@@ -88,7 +84,14 @@ impl ApiServer {
             "authorization.k8s.io" => resources.extend([
                 review("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
                 review("subjectaccessreviews", "SubjectAccessReview"),
+                review("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+                json!({"name": "localsubjectaccessreviews", "singularName": "", "namespaced": true, "kind": "LocalSubjectAccessReview", "verbs": ["create"]}),
             ]),
+            "metrics.k8s.io" => {
+                for (name, kind, namespaced) in [("nodes", "NodeMetrics", false), ("pods", "PodMetrics", true)] {
+                    resources.push(json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]}));
+                }
+            }
             _ => {}
         }
         if resources.is_empty() {
@@ -100,33 +103,75 @@ impl ApiServer {
         )
     }
 
-    /// Enough of OpenAPI v3 for kubectl and Helm to see that the server validates fields itself.
-    fn openapi(&self, group: &str, version: &str) -> Option<Value> {
-        let all = self.registry().all();
-        let prefix = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-        let mut paths = serde_json::Map::new();
-        let query =
-            |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
-        for r in all.iter().filter(|r| r.group == group && r.version == version) {
-            let scope = if r.namespaced { "/namespaces/{namespace}" } else { "" };
-            let operation = |action: &str| {
-                json!({
-                    "parameters": [query("dryRun"), query("fieldManager"), query("fieldValidation"), query("force")],
-                    "responses": {"200": {"description": "OK"}},
-                    "x-kubernetes-action": action,
-                    "x-kubernetes-group-version-kind": {"group": r.group, "version": r.version, "kind": r.kind},
-                })
-            };
-            paths.insert(
-                format!("{prefix}{scope}/{}/{{name}}", r.plural),
-                json!({"patch": operation("patch"), "put": operation("put")}),
-            );
-            paths.insert(format!("{prefix}{scope}/{}", r.plural), json!({"post": operation("post")}));
-        }
-        (!paths.is_empty()).then(|| {
-            json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION.2}, "paths": paths, "components": {"schemas": {}}})
-        })
+    /// The aggregated form: all groups of `/api` or `/apis` with all their resources.
+    pub(super) fn aggregated(&self, path: &str) -> Option<Value> {
+        let groups: Vec<(String, Vec<String>)> = match path {
+            "/api" => vec![(String::new(), vec!["v1".to_owned()])],
+            "/apis" => self.groups().into_iter().collect(),
+            _ => return None,
+        };
+        let version = |group: &str, version: &String| {
+            let list = self.resource_list(group, version)?;
+            let resources = list["resources"].as_array().cloned().unwrap_or_default();
+            Some(
+                json!({"version": version, "freshness": "Current", "resources": aggregate(group, version, &resources)}),
+            )
+        };
+        let items: Vec<Value> = groups
+            .iter()
+            .map(|(group, versions)| {
+                let versions: Vec<Value> = versions.iter().filter_map(|v| version(group, v)).collect();
+                let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+                json!({"metadata": metadata, "versions": versions})
+            })
+            .collect();
+        Some(
+            json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}),
+        )
     }
+}
+
+/// Turns the entries of a resource list into the aggregated form, subresources below their resource.
+fn aggregate(group: &str, version: &str, entries: &[Value]) -> Vec<Value> {
+    let identity = |entry: &Value| {
+        let or = |field: &str, own: &str| entry[field].as_str().unwrap_or(own).to_owned();
+        json!({"group": or("group", group), "version": or("version", version), "kind": entry["kind"]})
+    };
+    let mut found: Vec<Value> = Vec::new();
+    for entry in entries {
+        let name = entry["name"].as_str().unwrap_or_default();
+        if let Some((parent, subresource)) = name.split_once('/') {
+            let below = json!({"subresource": subresource, "responseKind": identity(entry), "verbs": entry["verbs"]});
+            if let Some(parent) = found.iter_mut().find(|r| r["resource"] == parent) {
+                match parent["subresources"].as_array_mut() {
+                    Some(list) => list.push(below),
+                    None => parent["subresources"] = json!([below]),
+                }
+            }
+            continue;
+        }
+        let scope = if entry["namespaced"] == true { "Namespaced" } else { "Cluster" };
+        let mut item = json!({
+            "resource": name, "responseKind": identity(entry), "scope": scope,
+            "singularResource": entry["singularName"], "verbs": entry["verbs"],
+        });
+        for field in ["shortNames", "categories"] {
+            if entry[field].is_array() {
+                item[field] = entry[field].clone();
+            }
+        }
+        found.push(item);
+    }
+    found
+}
+
+/// A mark of the stored form, as clients compare it: it changes with the group, the version and the kind only.
+fn version_hash(r: &Resource) -> String {
+    use base64::Engine as _;
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    (&r.group, &r.version, &r.kind).hash(&mut hasher);
+    base64::engine::general_purpose::STANDARD.encode(hasher.finish().to_be_bytes())
 }
 
 fn group_value(group: &str, versions: &[String]) -> Value {
@@ -153,6 +198,17 @@ fn subresources(r: &Resource) -> Vec<Value> {
         eviction["version"] = json!("v1");
         found.push(eviction);
         found.push(entry("binding", "Binding", &["create"]));
+        found.push(entry("ephemeralcontainers", "Pod", &["get", "patch", "update"]));
+        found.push(entry("log", "Pod", &["get"]));
+    }
+    if r.is("certificates.k8s.io", "certificatesigningrequests") {
+        found.push(entry("approval", &r.kind, &["get", "patch", "update"]));
+    }
+    if r.is("", "serviceaccounts") {
+        let mut token = entry("token", "TokenRequest", &["create"]);
+        token["group"] = json!("authentication.k8s.io");
+        token["version"] = json!("v1");
+        found.push(token);
     }
     if r.is("", "namespaces") {
         found.push(entry("finalize", "Namespace", &["update"]));

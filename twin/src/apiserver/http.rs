@@ -11,14 +11,18 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 
 use super::call::{Call, read_json};
 use super::error::ApiError;
+use super::reviews::review;
 use super::server::{ApiServer, to_bytes};
 use super::shape::Shape;
-use super::subresources;
+use super::validation::{FieldValidation, Warnings};
 use super::watch::error_line;
 use crate::faults::LinkReset;
 
 /// Largest request body, as etcd's default limit makes it in practice.
 const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// The form of aggregated discovery that is served.
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Marks an answer that must not reach the client: the transport closes the connection instead.
 #[derive(Debug, Clone, Copy)]
@@ -124,10 +128,18 @@ async fn dispatch(server: &ApiServer, identity: &str, request: Request<Body>) ->
     if matches!(path.as_str(), "/healthz" | "/readyz" | "/livez") {
         return Ok(Response::new(Body::from("ok")));
     }
-    if request.method() == Method::GET
-        && let Some(answer) = server.discover(&path)
-    {
-        return Ok(json_response(200, to_bytes(&answer)));
+    if request.method() == Method::GET {
+        let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if accept.contains("as=APIGroupDiscoveryList")
+            && let Some(answer) = server.aggregated(path.trim_end_matches('/'))
+        {
+            let mut response = json_response(200, to_bytes(&answer));
+            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(AGGREGATED));
+            return Ok(response);
+        }
+        if let Some(answer) = server.discover(&path) {
+            return Ok(json_response(200, to_bytes(&answer)));
+        }
     }
     let target = parse_path(&path).ok_or_else(ApiError::no_such_path)?;
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(request.uri())
@@ -151,14 +163,18 @@ async fn dispatch(server: &ApiServer, identity: &str, request: Request<Body>) ->
         }
         return Err(error);
     }
+    if target.group == "metrics.k8s.io" && matches!(verb, "list" | "get") {
+        let labels = query.get("labelSelector").map(String::as_str).unwrap_or_default();
+        let answer = server.metrics(&target.plural, &target.namespace, &target.name, labels)?;
+        return Ok(json_response(200, to_bytes(&answer)));
+    }
     let resource = server.registry().get(&target.group, &target.version, &target.plural);
     let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|e| {
         ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large or cut off: {e}"))
     })?;
     let Some(resource) = resource else {
         if verb == "create"
-            && let Some(answer) =
-                subresources::review(&target.group, &target.plural, &read_json(&body, &content_type)?, identity)
+            && let Some(answer) = review(&target.group, &target.plural, &read_json(&body, &content_type)?, identity)
         {
             return Ok(json_response(201, to_bytes(&answer)));
         }
@@ -176,7 +192,19 @@ async fn dispatch(server: &ApiServer, identity: &str, request: Request<Body>) ->
         .cloned()
         .unwrap_or_else(|| agent.split(['/', ' ']).next().filter(|a| !a.is_empty()).unwrap_or("unknown").to_owned());
     let shape = Shape::from_accept(&accept, query.get("includeObject").map(String::as_str));
-    let call = Call { server, identity, target, resource, query, shape, manager, content_type };
+    let options = match verb {
+        "create" => "CreateOptions",
+        "patch" => "PatchOptions",
+        _ => "UpdateOptions",
+    };
+    let validation = match verb {
+        "create" | "patch" | "update" => {
+            FieldValidation::from_parameter(query.get("fieldValidation").map(String::as_str), options)?
+        }
+        _ => FieldValidation::Ignore,
+    };
+    let warnings = Warnings::default();
+    let call = Call { server, identity, target, resource, query, shape, manager, content_type, validation, warnings };
     call.run(verb, &body)
 }
 

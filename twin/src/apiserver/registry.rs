@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use serde_json::Value;
 
 use super::builtin;
+use crate::objects::kinds::Message;
 use crate::objects::schema::Schema;
 use crate::objects::structural::StructuralSchema;
 
@@ -73,6 +74,8 @@ pub struct Resource {
     pub custom: Option<CustomVersion>,
     /// Whether strategic merge patches are understood (built-in types only).
     pub strategic: bool,
+    /// The kind's fields, for kinds of the table.
+    pub message: Option<&'static Message>,
 }
 
 impl Resource {
@@ -85,7 +88,10 @@ impl Resource {
     pub fn schema(&self) -> Schema<'_> {
         match &self.custom {
             Some(custom) => Schema::structural(custom.schema.root()),
-            None => Schema::builtin(&self.kind),
+            None => match self.message {
+                Some(message) => Schema::Message(message),
+                None => Schema::Named { name: "", root: true },
+            },
         }
     }
 
@@ -234,6 +240,7 @@ pub fn read_crd(crd: &Value) -> Result<Vec<Resource>, String> {
                 scale,
             }),
             strategic: false,
+            message: None,
         });
     }
     if resources.is_empty() {

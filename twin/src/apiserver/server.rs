@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::clock::Clock;
 use super::error::ApiError;
 use super::events;
+use super::metrics::UsageBook;
 use super::registry::{Registry, Resource};
 use super::store::{Entry, Filter, Store, key};
 use crate::faults::Faults;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) faults: Faults,
     /// Held through every read-modify-write, so that writes are serial.
     pub(crate) write: Mutex<()>,
+    /// What nodes and pods were last seen to use.
+    pub(crate) usage: UsageBook,
     random: Mutex<StdRng>,
     snapshots: Mutex<(u64, VecDeque<Snapshot>)>,
 }
@@ -68,6 +71,7 @@ impl ApiServer {
                 clock: Clock::starting_at(epoch),
                 faults: Faults::default(),
                 write: Mutex::default(),
+                usage: UsageBook::default(),
                 random: Mutex::new(StdRng::seed_from_u64(seed)),
                 snapshots: Mutex::default(),
             }),

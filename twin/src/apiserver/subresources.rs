@@ -226,33 +226,6 @@ impl ApiServer {
     }
 }
 
-/// The answer to a review that is created in one of the two auth groups, or `None` for other resources.
-pub fn review(group: &str, plural: &str, body: &Value, identity: &str) -> Option<Value> {
-    let mut answer = body.clone();
-    if !answer.is_object() {
-        return None;
-    }
-    let user = json!({"username": identity, "groups": ["system:authenticated"]});
-    answer["status"] = match (group, plural) {
-        // The twin has no authorizer: everything is allowed, and it says so.
-        ("authorization.k8s.io", "selfsubjectaccessreviews" | "subjectaccessreviews") => {
-            json!({"allowed": true, "reason": "the twin allows everything"})
-        }
-        ("authentication.k8s.io", "tokenreviews") => {
-            let token = text(body, &["spec", "token"]).unwrap_or_default();
-            match token.is_empty() {
-                true => json!({"authenticated": false, "error": "no token"}),
-                false => {
-                    json!({"authenticated": true, "user": {"username": token, "groups": ["system:authenticated"]}})
-                }
-            }
-        }
-        ("authentication.k8s.io", "selfsubjectreviews") => json!({"userInfo": user}),
-        _ => return None,
-    };
-    Some(answer)
-}
-
 /// Whether a pod is Ready.
 pub fn is_ready(pod: &Value) -> bool {
     list(pod, &["status", "conditions"]).iter().any(|c| c["type"] == "Ready" && c["status"] == "True")

@@ -9,6 +9,7 @@ use super::error::{ApiError, Cause};
 use super::registry::{Resource, read_crd};
 use super::server::{ApiServer, served_value};
 use super::store::{Entry, key};
+use super::validation::{self, FieldValidation, Warnings};
 use super::{defaults, events};
 use crate::objects::apply::{Writer, track};
 use crate::objects::meta;
@@ -26,6 +27,10 @@ pub struct WriteContext {
     pub replace: bool,
     /// Field ownership is recorded by the change itself (server-side apply).
     pub owners_recorded: bool,
+    /// What becomes of unknown fields.
+    pub validation: FieldValidation,
+    /// Where warnings for the client go.
+    pub warnings: Warnings,
 }
 
 impl ApiServer {
@@ -65,7 +70,7 @@ impl ApiServer {
         body: Value,
         context: &WriteContext,
     ) -> Result<Arc<Entry>, ApiError> {
-        let mut object = self.read_body(resource, namespace, body)?;
+        let mut object = self.read_body(resource, namespace, body, context, false)?;
         let metadata = meta::metadata_mut(&mut object);
         if metadata.get("resourceVersion").is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty() && s != "0")) {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
@@ -97,7 +102,7 @@ impl ApiServer {
             metadata.insert("generation".to_owned(), Value::from(1));
         }
         defaults::before_create(resource, &mut object, self);
-        self.complete(resource, None, &mut object)?;
+        self.complete(resource, None, &mut object, context)?;
         if let Some(manager) = context.manager.as_deref().filter(|_| !context.owners_recorded) {
             self.track(resource, None, &mut object, manager, context.subresource);
         }
@@ -135,7 +140,7 @@ impl ApiServer {
         if resource.group == "events.k8s.io" {
             seen = events::to_events_group(old.clone());
         }
-        let mut new = self.read_body(resource, namespace, change(&seen)?)?;
+        let mut new = self.read_body(resource, namespace, change(&seen)?, context, !context.replace)?;
         if meta::name(&new) != name {
             if !meta::name(&new).is_empty() {
                 let message = format!(
@@ -151,7 +156,7 @@ impl ApiServer {
         split_status(resource, &old, &mut new, context.subresource);
         defaults::before_update(resource, &old, &mut new, context.subresource)
             .map_err(|c| ApiError::invalid(&resource.group, &resource.kind, name, c))?;
-        self.complete(resource, Some(&old), &mut new)?;
+        self.complete(resource, Some(&old), &mut new, context)?;
         if resource.has_generation && spec_differs(&old, &new) {
             let generation = meta::integer(&old, &["metadata", "generation"]).unwrap_or(0) + 1;
             meta::metadata_mut(&mut new).insert("generation".to_owned(), Value::from(generation));
@@ -221,10 +226,18 @@ impl ApiServer {
     }
 
     /// Defaults, pruning, validation: what create and update share.
-    fn complete(&self, resource: &Resource, old: Option<&Value>, object: &mut Value) -> Result<(), ApiError> {
+    fn complete(
+        &self,
+        resource: &Resource,
+        old: Option<&Value>,
+        object: &mut Value,
+        context: &WriteContext,
+    ) -> Result<(), ApiError> {
         let name = meta::name(object).to_owned();
         if let Some(custom) = &resource.custom {
-            custom.schema.prune(object);
+            let unknown = custom.schema.prune(object);
+            let patch = old.is_some() && !context.replace;
+            validation::judge(&unknown, resource, context.validation, &context.warnings, &name, patch)?;
             custom.schema.default(object);
             let problems = custom.schema.validate(object);
             if !problems.is_empty() {

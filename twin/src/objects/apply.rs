@@ -26,22 +26,44 @@ pub struct Conflict {
     pub manager: String,
     /// The owner's subresource, when it wrote through one.
     pub subresource: Option<String>,
-    /// API version of the owner's entry.
-    pub api_version: String,
+    /// API version of the owner's entry; none for owners that applied.
+    pub api_version: Option<String>,
     /// Field, as `.spec.replicas`.
     pub field: String,
 }
 
 impl Conflict {
+    fn owner(&self) -> String {
+        let mut owner = format!("\"{}\"", self.manager);
+        if let Some(subresource) = &self.subresource {
+            owner.push_str(&format!(" with subresource \"{subresource}\""));
+        }
+        if let Some(version) = &self.api_version {
+            owner.push_str(&format!(" using {version}"));
+        }
+        owner
+    }
+
     /// The API server's words for it.
     pub fn message(&self) -> String {
-        match &self.subresource {
-            Some(sub) => {
-                format!("conflict with \"{}\" with subresource \"{sub}\" using {}", self.manager, self.api_version)
-            }
-            None => format!("conflict with \"{}\" using {}", self.manager, self.api_version),
-        }
+        format!("conflict with {}", self.owner())
     }
+}
+
+/// The API server's words for all conflicts of one request.
+pub fn conflicts_message(conflicts: &[Conflict]) -> String {
+    if let [one] = conflicts {
+        return format!("Apply failed with 1 conflict: {}: {}", one.message(), one.field);
+    }
+    let mut lines: Vec<String> = Vec::new();
+    let mut owners: Vec<String> = conflicts.iter().map(Conflict::owner).collect();
+    owners.sort();
+    owners.dedup();
+    for owner in owners {
+        lines.push(format!("conflicts with {owner}:"));
+        lines.extend(conflicts.iter().filter(|c| c.owner() == owner).map(|c| format!("- {}", c.field)));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
 }
 
 #[derive(Debug, Clone)]
@@ -127,7 +149,7 @@ pub fn apply(
         conflicts.extend(disputed.into_iter().map(|field| Conflict {
             manager: owner.manager.clone(),
             subresource: Some(owner.subresource.clone()).filter(|s| !s.is_empty()),
-            api_version: owner.api_version.clone(),
+            api_version: (owner.operation != "Apply").then(|| owner.api_version.clone()),
             field,
         }));
     }
@@ -160,7 +182,7 @@ pub fn apply(
 /// Records the owner of all that an ordinary write (create, replace, patch) changed.
 pub fn track(old: Option<&Value>, new: &mut Value, schema: &Schema<'_>, writer: &Writer<'_>) {
     let (changed, removed) = match old {
-        None => (FieldSet::of(new, schema), FieldSet::default()),
+        None => (FieldSet::of_new(new, schema), FieldSet::default()),
         Some(old) => FieldSet::changes(old, new, schema),
     };
     let (changed, removed) = (owned(changed), owned(removed));
@@ -269,7 +291,7 @@ mod tests {
 
     #[test]
     fn two_managers_own_different_fields_in_peace() {
-        let schema = Schema::builtin("ConfigMap");
+        let schema = Schema::builtin("v1", "ConfigMap");
         let one = apply(None, &config(json!({"a":"1"})), &schema, &writer("one"), false).unwrap();
         let both = apply(Some(&one), &config(json!({"b":"2"})), &schema, &writer("two"), false).unwrap();
         assert_eq!(both["data"], json!({"a":"1","b":"2"}));
@@ -279,11 +301,11 @@ mod tests {
 
     #[test]
     fn a_foreign_field_is_a_conflict_until_forced() {
-        let schema = Schema::builtin("ConfigMap");
+        let schema = Schema::builtin("v1", "ConfigMap");
         let one = apply(None, &config(json!({"a":"1"})), &schema, &writer("one"), false).unwrap();
         let refused = apply(Some(&one), &config(json!({"a":"2"})), &schema, &writer("two"), false).unwrap_err();
         assert_eq!(refused[0].field, ".data.a");
-        assert_eq!(refused[0].message(), "conflict with \"one\" using v1");
+        assert_eq!(refused[0].message(), "conflict with \"one\"");
         let forced = apply(Some(&one), &config(json!({"a":"2"})), &schema, &writer("two"), true).unwrap();
         assert_eq!(forced["data"]["a"], "2");
         assert_eq!(meta::list(&forced, &["metadata", "managedFields"]).len(), 1);
@@ -291,7 +313,7 @@ mod tests {
 
     #[test]
     fn setting_the_same_value_shares_the_field() {
-        let schema = Schema::builtin("ConfigMap");
+        let schema = Schema::builtin("v1", "ConfigMap");
         let one = apply(None, &config(json!({"a":"1"})), &schema, &writer("one"), false).unwrap();
         let two = apply(Some(&one), &config(json!({"a":"1"})), &schema, &writer("two"), false).unwrap();
         let left = apply(Some(&two), &config(json!({})), &schema, &writer("one"), false).unwrap();
@@ -300,7 +322,7 @@ mod tests {
 
     #[test]
     fn an_update_takes_the_field_over_so_that_the_next_apply_meets_it() {
-        let schema = Schema::builtin("ConfigMap");
+        let schema = Schema::builtin("v1", "ConfigMap");
         let one = apply(None, &config(json!({"a":"1"})), &schema, &writer("one"), false).unwrap();
         let mut edited = one.clone();
         edited["data"]["a"] = json!("9");
@@ -311,7 +333,7 @@ mod tests {
 
     #[test]
     fn applying_the_same_again_changes_nothing() {
-        let schema = Schema::builtin("ConfigMap");
+        let schema = Schema::builtin("v1", "ConfigMap");
         let one = apply(None, &config(json!({"a":"1"})), &schema, &writer("one"), false).unwrap();
         let later = Writer { time: "2027-01-01T00:00:00Z", ..writer("one") };
         assert_eq!(apply(Some(&one), &config(json!({"a":"1"})), &schema, &later, false).unwrap(), one);

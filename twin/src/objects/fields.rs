@@ -53,15 +53,25 @@ impl FieldSet {
     /// All paths that a value sets.
     pub fn of(value: &Value, schema: &Schema<'_>) -> Self {
         let mut set = FieldSet::default();
-        set.collect(value, schema);
+        set.collect(value, schema, false);
         set
     }
 
-    fn collect(&mut self, value: &Value, schema: &Schema<'_>) {
+    /// All paths that a write of a new object sets: maps and lists count themselves as well.
+    pub fn of_new(value: &Value, schema: &Schema<'_>) -> Self {
+        let mut set = FieldSet::default();
+        set.collect(value, schema, true);
+        set
+    }
+
+    fn collect(&mut self, value: &Value, schema: &Schema<'_>, counts_itself: bool) {
+        if counts_itself && schema.is_counted_itself() {
+            self.member = true;
+        }
         match value {
             Value::Object(fields) if !fields.is_empty() && !schema.is_atomic_map() => {
                 for (name, below) in fields {
-                    self.child(format!("f:{name}")).collect(below, &schema.field(name));
+                    self.child(format!("f:{name}")).collect(below, &schema.field(name), counts_itself);
                 }
             }
             Value::Array(items) if !items.is_empty() => match schema.list() {
@@ -76,7 +86,7 @@ impl FieldSet {
                         if let Some(key) = item_key(item, &keys) {
                             let child = self.child(format!("k:{key}"));
                             child.member = true;
-                            child.collect(item, &schema.item());
+                            child.collect(item, &schema.item(), counts_itself);
                         }
                     }
                 }
@@ -243,12 +253,12 @@ fn walk_changes(old: &Value, new: &Value, schema: &Schema<'_>, changed: &mut Fie
                             removed.child(step),
                         );
                     }
-                    None => changed.child(format!("f:{name}")).collect(value, &schema.field(name)),
+                    None => changed.child(format!("f:{name}")).collect(value, &schema.field(name), true),
                 }
             }
             for (name, value) in before {
                 if !after.contains_key(name) {
-                    removed.child(format!("f:{name}")).collect(value, &schema.field(name));
+                    removed.child(format!("f:{name}")).collect(value, &schema.field(name), true);
                 }
             }
         }
@@ -282,7 +292,7 @@ fn walk_changes(old: &Value, new: &Value, schema: &Schema<'_>, changed: &mut Fie
                         None => {
                             let child = changed.child(step);
                             child.member = true;
-                            child.collect(item, &schema.item());
+                            child.collect(item, &schema.item(), true);
                         }
                     }
                 }
@@ -291,7 +301,7 @@ fn walk_changes(old: &Value, new: &Value, schema: &Schema<'_>, changed: &mut Fie
                     if find(after, &key).is_none() {
                         let child = removed.child(format!("k:{key}"));
                         child.member = true;
-                        child.collect(item, &schema.item());
+                        child.collect(item, &schema.item(), true);
                     }
                 }
             }
@@ -350,7 +360,7 @@ mod tests {
     #[test]
     fn a_set_is_written_as_fields_v1_and_read_back() {
         let pod = json!({"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}});
-        let set = FieldSet::of(&pod, &Schema::builtin("Pod"));
+        let set = FieldSet::of(&pod, &Schema::builtin("v1", "Pod"));
         let written = set.to_json();
         assert_eq!(
             written,
@@ -364,7 +374,7 @@ mod tests {
     fn changes_name_what_was_set_and_what_went() {
         let old = json!({"data":{"a":"1","b":"2"}});
         let new = json!({"data":{"a":"3","c":"4"}});
-        let (changed, removed) = FieldSet::changes(&old, &new, &Schema::builtin("ConfigMap"));
+        let (changed, removed) = FieldSet::changes(&old, &new, &Schema::builtin("v1", "ConfigMap"));
         assert_eq!(changed.to_json(), json!({"f:data":{"f:a":{},"f:c":{}}}));
         assert_eq!(removed.to_json(), json!({"f:data":{"f:b":{}}}));
     }

@@ -4,9 +4,13 @@
 
 pub mod apply;
 pub mod fields;
+pub mod kinds;
 pub mod meta;
 pub mod patch;
+pub mod protobuf;
+pub mod quantity;
 pub mod schema;
 pub mod selectors;
 pub mod strategic;
 pub mod structural;
+pub mod typed;

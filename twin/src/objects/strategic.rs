@@ -51,7 +51,9 @@ pub fn strategic_merge(target: &mut Value, patch: &Value, schema: &Schema<'_>) -
         let place = schema.field(name);
         match change {
             Value::Object(_) => {
-                strategic_merge(fields.entry(name.clone()).or_insert(Value::Null), change, &place)?;
+                let slot = fields.entry(name.clone()).or_insert(Value::Null);
+                // A map that is owned as a whole is still merged by this kind of patch.
+                strategic_merge(slot, change, &place)?;
             }
             Value::Array(items) => {
                 let slot = fields.entry(name.clone()).or_insert_with(|| Value::Array(Vec::new()));
@@ -112,7 +114,7 @@ fn merge_list(target: &mut Value, patch: &[Value], schema: &Schema<'_>) -> Resul
     Ok(())
 }
 
-fn reorder(items: &mut [Value], order: &[Value], kind: &ListKind) {
+fn reorder(items: &mut [Value], order: &[Value], kind: &ListKind<'_>) {
     let rank = |item: &Value| {
         order
             .iter()
@@ -142,7 +144,7 @@ mod tests {
     use serde_json::json;
 
     fn merged(mut target: Value, patch: Value, kind: &str) -> Value {
-        strategic_merge(&mut target, &patch, &Schema::builtin(kind)).unwrap();
+        strategic_merge(&mut target, &patch, &Schema::builtin("v1", kind)).unwrap();
         target
     }
 

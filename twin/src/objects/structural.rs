@@ -64,9 +64,11 @@ impl StructuralSchema {
         fill_defaults(object, &self.root);
     }
 
-    /// Removes what the schema does not know; `apiVersion`, `kind` and `metadata` always stay.
-    pub fn prune(&self, object: &mut Value) {
-        prune(object, &self.root, true);
+    /// Removes what the schema does not know and names it; `apiVersion`, `kind` and `metadata` always stay.
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        let mut unknown = Vec::new();
+        prune(object, &self.root, "", true, &mut unknown);
+        unknown
     }
 
     /// All problems of an object, in the order of its fields.
@@ -289,7 +291,7 @@ fn fill_defaults(value: &mut Value, schema: &Value) {
     }
 }
 
-fn prune(value: &mut Value, schema: &Value, root: bool) {
+fn prune(value: &mut Value, schema: &Value, path: &str, root: bool, unknown: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             let keeps = schema["x-kubernetes-preserve-unknown-fields"] == true;
@@ -301,20 +303,25 @@ fn prune(value: &mut Value, schema: &Value, root: bool) {
                     return true;
                 }
                 if let Some(inner) = schema["properties"].get(name) {
-                    prune(below, inner, false);
+                    prune(below, inner, &joined(path, name), false, unknown);
                     // An absent value and null mean the same where the schema does not allow null.
                     return !below.is_null() || inner["nullable"] == true;
                 }
                 if let Some(inner) = extra {
-                    prune(below, inner, false);
+                    prune(below, inner, &joined(path, name), false, unknown);
                     return true;
+                }
+                if !keeps {
+                    unknown.push(joined(path, name));
                 }
                 keeps
             });
         }
         Value::Array(items) => {
             if let Some(inner) = schema.get("items") {
-                items.iter_mut().for_each(|item| prune(item, inner, false));
+                for (index, item) in items.iter_mut().enumerate() {
+                    prune(item, inner, &format!("{path}[{index}]"), false, unknown);
+                }
             }
         }
         _ => {}

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Simulation;
 use super::cache::{PodFacts, Stage};
 use super::kubelet::container_id;
+use crate::apiserver::metrics::Usage;
 use crate::host::PodUsage;
 
 /// Work that a pod may have queued, in seconds of one core; more is dropped, as a full accept queue would.
@@ -83,10 +84,17 @@ impl Simulation {
                     memory_bytes: STANDING_MEMORY + pod.memory_bytes / 2,
                 });
             }
+            let used = |u: &PodUsage| (u.uid.clone(), Usage { cores: u.cpu_cores, memory_bytes: u.memory_bytes });
+            let total = usage.iter().fold(Usage { cores: system, memory_bytes: STANDING_MEMORY }, |sum, u| Usage {
+                cores: sum.cores + u.cpu_cores,
+                memory_bytes: sum.memory_bytes + u.memory_bytes,
+            });
+            self.world.api.shared.usage.note(&name, total, usage.iter().map(used));
             if let Err(error) = host.tick(now, system, &usage) {
                 tracing::warn!(node = name, %error, "the simulated host's files could not be written");
             }
         }
+        self.world.api.shared.usage.keep_pods(|uid| self.cache.stages.contains_key(uid));
     }
 
     fn runs(&self, pod: &PodFacts) -> bool {
