@@ -27,6 +27,11 @@ impl SeriesName {
         Self(format!("{kind}.{thing}.{what}").into())
     }
 
+    /// A name that was written out.
+    pub fn parse(name: &str) -> Self {
+        Self(name.into())
+    }
+
     /// The whole name.
     pub fn as_str(&self) -> &str {
         &self.0
