@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
+use evergreen_api::HumanDuration;
 
 /// One data center's controller: keeps its services alive across data centers, heals what breaks, reports energy.
 ///
@@ -37,18 +38,42 @@ pub struct Args {
     /// Authority that agents' certificates must come from, PEM.
     #[arg(long, env = "EVERGREEN_TLS_CLIENT_CA", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
+    /// Demand of every agent whose certificate names no node the ServiceAccount token of its own pod, and let it speak for
+    /// the node of that pod only. The API server reviews the tokens.
+    #[arg(long, env = "EVERGREEN_REQUIRE_AGENT_TOKEN")]
+    pub require_agent_token: bool,
+    /// ServiceAccount of the agents, in the namespace evergreen-system.
+    #[arg(long, env = "EVERGREEN_AGENT_SERVICE_ACCOUNT", default_value = "evergreen-agent")]
+    pub agent_service_account: String,
     /// Where metrics and health are served.
     #[arg(long, env = "EVERGREEN_METRICS_LISTEN", default_value = "0.0.0.0:9465")]
     pub metrics_listen: SocketAddr,
     /// Monitoring plane whose energy figures EnergyReports are made from, as in http://evergreen-plane:8080.
     #[arg(long, env = "EVERGREEN_PLANE_URL")]
     pub plane_url: Option<String>,
+    /// Networks in which the management controllers (BMCs) of this site's nodes may be, as in 10.20.0.0/24; may be given
+    /// more than once. Only addresses in them are ever connected to; without any, no BMC is asked. Which node has which
+    /// BMC stands in the ConfigMap evergreen-bmc.
+    #[arg(long, env = "EVERGREEN_BMC_ALLOW", value_name = "NETWORK", value_delimiter = ',')]
+    pub bmc_allow: Vec<String>,
+    /// How often each BMC is asked for the power of its node.
+    #[arg(long, env = "EVERGREEN_BMC_INTERVAL", default_value = "10s", value_parser = bmc_interval)]
+    pub bmc_interval: HumanDuration,
+    /// How many BMCs are asked at a time.
+    #[arg(long, env = "EVERGREEN_BMC_AT_A_TIME", default_value = "32", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub bmc_at_a_time: u16,
     /// Name of this replica in the leader election. Default: host name and process id.
     #[arg(long, env = "EVERGREEN_REPLICA")]
     pub replica: Option<String>,
     /// How log lines look.
     #[arg(long, env = "EVERGREEN_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Faster is of no use and a burden: many BMCs refresh their sensors every few seconds.
+fn bmc_interval(text: &str) -> Result<HumanDuration, String> {
+    let interval = text.parse::<HumanDuration>().map_err(|error| error.to_string())?;
+    if (1..=300).contains(&interval.get().as_secs()) { Ok(interval) } else { Err("1s to 5m".into()) }
 }
 
 /// How log lines look.

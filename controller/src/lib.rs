@@ -12,6 +12,7 @@ mod members;
 pub mod mesh;
 mod metrics;
 pub mod nodes;
+pub mod power;
 pub mod quorum;
 pub mod report;
 mod run;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use evergreen_bmc::AllowList;
 use evergreen_telemetry::{Telemetry, TelemetryConfig};
 use kube::Client;
 use tokio::{sync::watch, task::JoinSet};
@@ -17,8 +18,9 @@ use crate::{
     members::Members,
     metrics,
     nodes::{self, NodeWatch, NodesContext},
+    power::{self, PowerBook, PowerContext},
     quorum::{CoreConfig, Timing},
-    site::{self, EndpointTls, GrantBook, Signer, SiteHandle, clients},
+    site::{self, EndpointTls, GrantBook, Register, Signer, SiteHandle, clients, identity::Identity},
 };
 
 /// How often metrics go out over OTLP unless OTEL_METRIC_EXPORT_INTERVAL says otherwise.
@@ -72,6 +74,8 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     let book = Arc::new(GrantBook::default());
     let nodes = NodeWatch::default();
     nodes.register(&telemetry.meter());
+    let power = PowerBook::default();
+    power.register(&telemetry.meter());
     tasks.spawn({
         let (client, members, cancel) = (client.clone(), members.clone(), cancel.clone());
         async move {
@@ -82,10 +86,12 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     if let (Some(cert), Some(key), Some(client_ca)) = (&args.tls_cert, &args.tls_key, &args.tls_client_ca) {
         let tls = EndpointTls { cert: cert.clone(), key: key.clone(), client_ca: client_ca.clone() };
         let (listen, site, handle, book) = (args.listen, args.site.clone(), handle.clone(), book.clone());
-        let (client, nodes, cancel) = (client.clone(), nodes.clone(), cancel.clone());
+        let (client, nodes, power, cancel) = (client.clone(), nodes.clone(), power.clone(), cancel.clone());
+        let account = args.require_agent_token.then(|| args.agent_service_account.clone());
+        let identity = Identity::new(client.clone(), account, Some(&telemetry.meter()));
         tasks.spawn(async move {
             let Some(signer) = wait_for_signer(&site, &client, &cancel).await else { return Ok(()) };
-            Ok(site::serve(listen, &tls, &site, handle, signer, book, nodes, cancel).await?)
+            Ok(site::serve(listen, &tls, &site, handle, signer, book, nodes, power, identity, cancel).await?)
         });
     } else {
         tracing::warn!("no --tls-cert: the site endpoint is not served, so no node of this site gets a grant");
@@ -105,9 +111,11 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
             Ok(())
         }
     });
+    let bmcs = bmcs(args, &client, power)?;
     let leads = leader::start(client.clone(), replica, cancel.clone());
     health.started();
     let work = LeaderWork {
+        registers: members.registers.clone(),
         client,
         site: args.site.clone(),
         plane_url: args.plane_url.clone(),
@@ -115,6 +123,7 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
         handle,
         health,
         nodes,
+        bmcs,
     };
     tasks.spawn(lead(leads, work, cancel.clone()));
     while let Some(ended) = tasks.join_next().await {
@@ -127,8 +136,21 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     Ok(())
 }
 
+/// How BMCs are followed; not at all where no network is allowed.
+fn bmcs(args: &Args, client: &Client, book: PowerBook) -> anyhow::Result<Option<PowerContext>> {
+    let allowed = AllowList::parse(&args.bmc_allow).map_err(anyhow::Error::msg).context("--bmc-allow")?;
+    Ok((!args.bmc_allow.is_empty()).then(|| PowerContext {
+        client: client.clone(),
+        allowed,
+        interval: args.bmc_interval.get(),
+        at_a_time: usize::from(args.bmc_at_a_time),
+        book,
+    }))
+}
+
 /// What only the leading replica does.
 struct LeaderWork {
+    registers: Vec<Arc<Register>>,
     client: Client,
     site: String,
     plane_url: Option<String>,
@@ -136,6 +158,7 @@ struct LeaderWork {
     handle: SiteHandle,
     health: metrics::Health,
     nodes: NodeWatch,
+    bmcs: Option<PowerContext>,
 }
 
 /// Starts the leader's work when this replica is elected and stops it at once when it is not any more.
@@ -183,8 +206,12 @@ fn begin_term(work: &LeaderWork, term: CancellationToken) {
         site: work.site.clone(),
         incidents: work.telemetry.incidents(),
         watch: work.nodes.clone(),
+        registers: work.registers.clone(),
     };
     tokio::spawn(nodes::run(listening, term.clone()));
+    if let Some(bmcs) = &work.bmcs {
+        tokio::spawn(power::run(bmcs.clone(), term.clone()));
+    }
     tokio::spawn(energy_report::run(work.client.clone(), work.plane_url.clone(), term));
 }
 

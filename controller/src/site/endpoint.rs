@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{DefaultBodyLimit, Query, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -22,11 +22,15 @@ use rustls::{
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{BootClock, GrantBook, Signer, SiteHandle};
-use crate::{nodes::NodeWatch, quorum::Standing};
+use super::{
+    BootClock, GrantBook, Signer, SiteHandle,
+    acceptor::Certified,
+    identity::{CertifiedNode, Identity, Refused},
+};
+use crate::{nodes::NodeWatch, power::PowerBook, quorum::Standing};
 
 /// Largest heartbeat that is read.
-const MAX_HEARTBEAT: usize = 16 << 10;
+const MAX_HEARTBEAT: usize = 32 << 10;
 
 /// Certificates of the endpoint, PEM files.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ struct Endpoint {
     signer: Arc<Signer>,
     book: Arc<GrantBook>,
     nodes: NodeWatch,
+    power: PowerBook,
+    identity: Identity,
 }
 
 /// Serves until cancelled.
@@ -77,13 +83,16 @@ pub async fn serve(
     signer: Arc<Signer>,
     book: Arc<GrantBook>,
     nodes: NodeWatch,
+    power: PowerBook,
+    identity: Identity,
     cancel: CancellationToken,
 ) -> Result<(), EndpointError> {
     let config = RustlsConfig::from_config(Arc::new(server_config(tls)?));
-    let state = Endpoint { site: site.to_owned(), handle, signer, book, nodes };
+    let state = Endpoint { site: site.to_owned(), handle, signer, book, nodes, power, identity };
     let router = Router::new()
         .route("/v1/grants", get(grants))
         .route("/v1/grants/ack", post(acknowledge))
+        .route("/v1/peers", get(peers))
         .route("/v1/heartbeat", post(heartbeat).layer(DefaultBodyLimit::max(MAX_HEARTBEAT)));
     let server = axum_server::Handle::new();
     let stopper = server.clone();
@@ -91,7 +100,8 @@ pub async fn serve(
         cancel.cancelled().await;
         stopper.graceful_shutdown(Some(Duration::from_secs(1)));
     });
-    axum_server::bind_rustls(listen, config)
+    axum_server::bind(listen)
+        .acceptor(Certified::new(config))
         .handle(server)
         .serve(router.with_state(state).into_make_service())
         .await
@@ -120,7 +130,47 @@ struct Asker {
     node: String,
 }
 
-async fn grants(State(endpoint): State<Endpoint>, Query(asker): Query<Asker>) -> Response {
+fn refuse(refused: &Refused) -> Response {
+    (refused.status(), Json(serde_json::json!({"error": refused.to_string()}))).into_response()
+}
+
+impl Endpoint {
+    /// Refuses whoever may not speak for a node, and whoever nobody can tell.
+    async fn demand(&self, node: &str, certified: &CertifiedNode, headers: &HeaderMap) -> Result<(), Response> {
+        match self.identity.may_speak(node, certified, headers).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(refuse(&Refused::Unknown)),
+            Err(refused) => Err(refuse(&refused)),
+        }
+    }
+}
+
+async fn peers(
+    State(endpoint): State<Endpoint>,
+    Extension(certified): Extension<CertifiedNode>,
+    headers: HeaderMap,
+    Query(asker): Query<Asker>,
+) -> Response {
+    if let Err(refusal) = endpoint.demand(&asker.node, &certified, &headers).await {
+        return refusal;
+    }
+    endpoint.nodes.mesh.peers(&asker.node).map_or_else(not_leading, |list| Json(list).into_response())
+}
+
+fn not_leading() -> Response {
+    let error = "this replica does not lead; connect anew to reach the one that does";
+    (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({"error": error}))).into_response()
+}
+
+async fn grants(
+    State(endpoint): State<Endpoint>,
+    Extension(certified): Extension<CertifiedNode>,
+    headers: HeaderMap,
+    Query(asker): Query<Asker>,
+) -> Response {
+    if let Err(refusal) = endpoint.demand(&asker.node, &certified, &headers).await {
+        return refusal;
+    }
     let now = BootClock.now();
     let snapshot = endpoint.handle.now();
     // A replica that does not hold the site's lease says so: the agent asks on until it finds the one that does.
@@ -131,20 +181,45 @@ async fn grants(State(endpoint): State<Endpoint>, Query(asker): Query<Asker>) ->
     Json(GrantList { site: endpoint.site.clone(), public_key: endpoint.signer.public_key(), grants }).into_response()
 }
 
-async fn acknowledge(State(endpoint): State<Endpoint>, Json(ack): Json<GrantAck>) -> StatusCode {
+async fn acknowledge(
+    State(endpoint): State<Endpoint>,
+    Extension(certified): Extension<CertifiedNode>,
+    headers: HeaderMap,
+    Json(ack): Json<GrantAck>,
+) -> Response {
+    if let Err(refusal) = endpoint.demand(&ack.node, &certified, &headers).await {
+        return refusal;
+    }
     endpoint.book.acknowledge(ack);
-    StatusCode::NO_CONTENT
+    StatusCode::NO_CONTENT.into_response()
 }
 
-async fn heartbeat(State(endpoint): State<Endpoint>, Json(beat): Json<Heartbeat>) -> Response {
+async fn heartbeat(
+    State(endpoint): State<Endpoint>,
+    Extension(certified): Extension<CertifiedNode>,
+    headers: HeaderMap,
+    Json(mut beat): Json<Heartbeat>,
+) -> Response {
     if let Err(error) = beat.check() {
         return (StatusCode::BAD_REQUEST, Json(serde_json::json!({"error": error.to_string()}))).into_response();
     }
-    match endpoint.nodes.heartbeat(&beat) {
-        Some(answer) => Json(answer).into_response(),
-        None => {
-            let error = "this replica does not lead; connect anew to reach the one that does";
-            (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({"error": error}))).into_response()
+    match endpoint.identity.may_speak(&beat.node, &certified, &headers).await {
+        Ok(true) => {}
+        // While the API server is silent, nobody could be declared lost either: a sign of life is taken from whoever has
+        // a certificate, and nothing else.
+        Ok(false) => {
+            beat.leaving = false;
+            beat.probes.clear();
+            beat.paths.clear();
         }
+        Err(refused) => return refuse(&refused),
+    }
+    match endpoint.nodes.heartbeat(&beat) {
+        Some(mut answer) => {
+            endpoint.power.heard(&beat.node);
+            answer.wall_power = endpoint.power.wall(&beat.node);
+            Json(answer).into_response()
+        }
+        None => not_leading(),
     }
 }
