@@ -11,7 +11,7 @@ use evergreen_api::Detection;
 
 use crate::{
     kernel::{
-        Detector, Format, ReportPhase, RuleSet,
+        Detector, Format, RuleSet,
         detector::News,
         line::{MAX_LINE, messages},
     },
@@ -133,7 +133,7 @@ fn write_closed(news: Vec<News>, output: &mut impl Write) -> anyhow::Result<u64>
     let closed: Vec<Detection> = news
         .into_iter()
         .filter_map(|news| match news {
-            News::Report(report) if report.phase == ReportPhase::Closed => Some(report.detection),
+            News::Closed(report) => Some(report.detection),
             _ => None,
         })
         .collect();

@@ -4,7 +4,7 @@
 //! Order matters: a change is on disk before it is published, and the place in the kernel log is kept only after what was
 //! read up to it, so that kill -9 at any moment neither loses a problem nor raises one twice.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evergreen_api::telemetry::{attribute, span};
 use evergreen_telemetry::{IncidentTracer, KeyValue};
@@ -29,6 +29,8 @@ use crate::{
 const CONDITIONS: &str = "conditions.json";
 /// File of the place in the kernel log.
 const POSITION: &str = "kmsg.json";
+/// File of the places in the logs of monitors.
+const LOG_POSITIONS: &str = "logs.json";
 /// How often quiet times are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a mere count is published.
@@ -50,6 +52,13 @@ pub enum Signal {
     Rules(Arc<Rulebook>),
     /// Everything before is told; the log was read up to here.
     Position(Position),
+    /// Everything before is told that a monitor found in its own log; that was read up to here.
+    LogPosition {
+        /// The monitor.
+        source: String,
+        /// Where.
+        position: Position,
+    },
 }
 
 /// Settings of the actor.
@@ -76,6 +85,8 @@ pub struct Health {
     counted: Option<Instant>,
     kept: bool,
     position: Option<Position>,
+    log_positions: BTreeMap<String, Position>,
+    logs_moved: bool,
 }
 
 impl Health {
@@ -95,6 +106,8 @@ impl Health {
             None => (ConditionBook::new(boot_id), Vec::new()),
         };
         book.promise(rules.promises(), &now);
+        let log_positions = store.load::<BTreeMap<String, Position>>(LOG_POSITIONS).unwrap_or_default();
+        shared.log_positions.lock().clone_from(&log_positions);
         let (desired, receiver) = watch::channel(Desired::default());
         let health = Self {
             config,
@@ -108,6 +121,8 @@ impl Health {
             counted: None,
             kept: true,
             position: None,
+            log_positions,
+            logs_moved: false,
         };
         if !changes.is_empty() {
             health.keep(true);
@@ -168,6 +183,10 @@ impl Health {
                 self.show();
             }
             Signal::Position(position) => self.position = Some(position),
+            Signal::LogPosition { source, position } => {
+                self.log_positions.insert(source, position);
+                self.logs_moved = true;
+            }
         }
     }
 
@@ -257,6 +276,14 @@ impl Health {
             && let Err(error) = self.store.save(POSITION, &position, false)
         {
             tracing::warn!(%error, "the place in the kernel log could not be kept");
+        }
+        if std::mem::take(&mut self.logs_moved) {
+            // Of monitors that are there: a place of one that was removed is of no use to one that takes its name later.
+            let logs = &self.rules.logs;
+            self.log_positions.retain(|source, _| logs.iter().any(|log| log.source == *source));
+            if let Err(error) = self.store.save(LOG_POSITIONS, &self.log_positions, false) {
+                tracing::warn!(%error, "the places in the logs of monitors could not be kept");
+            }
         }
     }
 

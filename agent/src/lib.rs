@@ -19,6 +19,7 @@ pub mod heartbeat;
 pub mod host;
 pub mod kernel;
 pub mod npd;
+pub mod places;
 pub mod probes;
 pub mod publish;
 pub mod rules;

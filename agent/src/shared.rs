@@ -17,7 +17,7 @@ use crate::{
     conditions::ConditionBook,
     energy::EnergyView,
     grants::GrantBook,
-    kernel::kmsg::Losses,
+    kernel::kmsg::{Losses, Position},
     publish::pods::{PodName, PodNames},
     sources::{Sample, series::Readings},
 };
@@ -49,13 +49,26 @@ pub struct KernelLogState {
     pub overruns: AtomicU64,
     /// Records that were lost in them.
     pub lost: AtomicU64,
+    /// Times the reader met a fault of its own and was started anew.
+    pub faults: AtomicU64,
+    /// When the reader last came by, milliseconds since boot.
+    alive_ms: AtomicU64,
 }
 
+/// A reader that was not seen for so long hangs.
+const READER_HANGS_MS: u64 = 30_000;
+
 impl KernelLogState {
+    /// Notes that the reader came by.
+    pub fn is_alive(&self) {
+        self.alive_ms.store(boot_ms().max(1), Ordering::Relaxed);
+    }
+
     /// Notes how a step of reading went.
     pub fn note(&self, outcome: Result<(), String>, losses: &Losses) {
         self.overruns.store(losses.overruns, Ordering::Relaxed);
         self.lost.store(losses.lost_records, Ordering::Relaxed);
+        self.is_alive();
         if self.outcome.read().as_ref() == Some(&outcome) {
             return;
         }
@@ -68,7 +81,12 @@ impl KernelLogState {
 
     fn status(&self) -> SourceStatus {
         let outcome = self.outcome.read().clone();
+        let seen = self.alive_ms.load(Ordering::Relaxed);
+        let away = boot_ms().saturating_sub(seen);
         let reason = match outcome {
+            Some(_) if seen > 0 && away > READER_HANGS_MS => {
+                Some(format!("its reader has not come back for {} s", away / 1000))
+            }
             Some(Ok(())) => None,
             Some(Err(reason)) => Some(reason),
             None => Some("not read yet".into()),
@@ -90,6 +108,8 @@ pub struct Shared {
     others: RwLock<BTreeMap<String, Result<(), String>>>,
     /// The vital series as the health sources read them last; whoever predicts subscribes.
     pub readings: watch::Sender<Arc<Readings>>,
+    /// Where logs of monitors were read up to by the agent before this one.
+    pub log_positions: Mutex<BTreeMap<String, Position>>,
     /// Names of pods.
     pub pod_names: PodNames,
     /// Grants of the site.
@@ -107,6 +127,7 @@ impl Shared {
             view: RwLock::default(),
             kernel_log: KernelLogState::default(),
             others: RwLock::default(),
+            log_positions: Mutex::default(),
             readings: watch::Sender::default(),
             pod_names: Arc::new(RwLock::new(HashMap::new())),
             grants: Arc::new(Mutex::new(grants)),

@@ -55,6 +55,14 @@ impl ConditionType {
         }
     }
 
+    /// The name, where it is in no taxonomy.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Kind(_) => None,
+            Self::Named(name) => Some(name),
+        }
+    }
+
     /// Type as the Node shows it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -226,4 +226,14 @@ fn health(meter: &Meter, shared: &Arc<Shared>) {
             instrument.observe(shared.kernel_log.lost.load(Ordering::Relaxed) as f64, &[]);
         },
     );
+    counter(
+        meter,
+        shared,
+        "evergreen.kmsg.reader.faults",
+        "{fault}",
+        "Times the kernel log's reader was started anew.",
+        |shared, _, instrument| {
+            instrument.observe(shared.kernel_log.faults.load(Ordering::Relaxed) as f64, &[]);
+        },
+    );
 }

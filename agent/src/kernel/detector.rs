@@ -45,10 +45,8 @@ pub fn next_report() -> u64 {
 /// Where a report is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportPhase {
-    /// Just seen.
-    Opened,
-    /// Seen again, or known better.
-    Updated,
+    /// Still growing.
+    Open,
     /// Complete.
     Closed,
 }
@@ -69,8 +67,10 @@ pub struct Report {
 /// What the detector says about a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
-    /// A report began, grew or ended.
-    Report(Report),
+    /// A report ended.
+    Closed(Report),
+    /// A report began or grew; [`Detector::current`] tells it. Ten thousand of these a second must cost little.
+    Grown(u64),
     /// A message ended the condition of a rule.
     Cancelled {
         /// The rule.
@@ -87,6 +87,8 @@ struct Open {
     messages: u32,
     since_match: u32,
     panicked: bool,
+    /// The last line that matched, when all room for evidence was taken by earlier ones.
+    latest: Vec<u8>,
 }
 
 /// State of one log.
@@ -138,7 +140,13 @@ impl Detector {
         }
         self.messages += 1;
         let rules = Arc::clone(&self.rules);
-        news.extend(rules.cancelled(message.text).into_iter().map(|rule| News::Cancelled { rule }));
+        for rule in rules.cancelled(message.text) {
+            // What comes behind its end is another occurrence.
+            if let Some(done) = self.events[rule].take() {
+                news.push(News::Closed(done.into_report()));
+            }
+            news.push(News::Cancelled { rule });
+        }
         match rules.classify(message.text) {
             Some(index) if rules.rule(index).crash => self.crash_line(index, &rules, message, &mut news),
             Some(index) => self.event_line(index, &rules, message, &mut news),
@@ -148,9 +156,9 @@ impl Detector {
     }
 
     /// What is known by now about a report that is still open.
-    pub fn current(&self, id: u64) -> Option<&Detection> {
-        let open = self.crash.iter().chain(self.events.iter().flatten());
-        open.filter(|report| report.id == id).map(|report| &report.detection).next()
+    pub fn current(&self, id: u64) -> Option<Report> {
+        let mut open = self.crash.iter().chain(self.events.iter().flatten());
+        open.find(|report| report.id == id).map(Open::as_report)
     }
 
     /// Ends every open report: the log is over, or has been quiet for long.
@@ -159,7 +167,7 @@ impl Detector {
         open.sort_by_key(|report| report.id);
         // A crash is told before what merely went with it.
         let crash = self.crash.take().into_iter();
-        crash.chain(open).map(|report| News::Report(report.into_report(ReportPhase::Closed))).collect()
+        crash.chain(open).map(|report| News::Closed(report.into_report())).collect()
     }
 
     fn crash_line(&mut self, index: usize, rules: &RuleSet, message: &Message<'_>, news: &mut Vec<News>) {
@@ -167,15 +175,15 @@ impl Detector {
         if let Some(open) = &mut self.crash {
             if open.continues(rules, rule, message) {
                 open.join(index, rules, message);
-                news.push(News::Report(open.as_report(ReportPhase::Updated)));
+                news.push(News::Grown(open.id));
                 return;
             }
             if let Some(done) = self.crash.take() {
-                news.push(News::Report(done.into_report(ReportPhase::Closed)));
+                news.push(News::Closed(done.into_report()));
             }
         }
         let open = self.open(index, rule, message, 1);
-        news.push(News::Report(open.as_report(ReportPhase::Opened)));
+        news.push(News::Grown(open.id));
         self.crash = Some(open);
     }
 
@@ -184,23 +192,25 @@ impl Detector {
         if let Some(crash) = &mut self.crash {
             crash.follow(rules, message);
         }
-        // Rules of one kind speak of one problem: `invoked oom-killer` and `Killed process` are one kill.
-        let same_kind = |open: &Open| rules.rule(open.rule).kind == rule.kind;
+        // Rules of one type speak of one problem: `invoked oom-killer` and `Killed process` are one kill.
+        let same_kind = |open: &Open| rules.rule(open.rule).about == rule.about;
         if let Some(slot) = self.events.iter_mut().find(|slot| slot.as_ref().is_some_and(same_kind))
             && let Some(open) = slot
         {
-            if open.within(message, SAME_EPISODE, u32::MAX) {
+            // Behind its quiet time the condition is over, and what comes then is news.
+            let episode = rule.clear_after.map_or(SAME_EPISODE, |quiet| quiet.as_secs_f64().min(SAME_EPISODE));
+            if open.within(message, episode, u32::MAX) {
                 let again = open.rule == index;
                 open.see(message, again);
                 if rule.severity > open.detection.severity {
                     open.detection.severity = rule.severity;
                     open.rename(index, rule, message);
                 }
-                news.push(News::Report(open.as_report(ReportPhase::Updated)));
+                news.push(News::Grown(open.id));
                 return;
             }
             if let Some(done) = slot.take() {
-                news.push(News::Report(done.into_report(ReportPhase::Closed)));
+                news.push(News::Closed(done.into_report()));
             }
         }
         let count = match rule.threshold {
@@ -219,7 +229,7 @@ impl Detector {
             }
         };
         let open = self.open(index, rule, message, count);
-        news.push(News::Report(open.as_report(ReportPhase::Opened)));
+        news.push(News::Grown(open.id));
         self.events[index] = Some(open);
     }
 
@@ -227,7 +237,7 @@ impl Detector {
         if let Some(open) = &mut self.crash
             && open.follow(rules, message)
         {
-            news.push(News::Report(open.as_report(ReportPhase::Updated)));
+            news.push(News::Grown(open.id));
         }
     }
 
@@ -251,6 +261,7 @@ impl Detector {
             messages: 0,
             since_match: 0,
             panicked: false,
+            latest: Vec::new(),
         }
     }
 }
@@ -272,7 +283,7 @@ impl Open {
         }
         let hang = rule.crash_type.as_deref() == Some(HANG);
         let broken = self.detection.severity >= Severity::Degraded;
-        let consequence = rules.rule(self.rule).kind == rule.kind || (hang && broken);
+        let consequence = rules.rule(self.rule).about == rule.about || (hang && broken);
         consequence && self.within(message, SAME_EPISODE, u32::MAX)
     }
 
@@ -304,7 +315,13 @@ impl Open {
         self.messages = self.messages.saturating_add(1);
         self.since_match = 0;
         self.detection.count = self.detection.count.saturating_add(u64::from(again));
-        self.keep(message);
+        if self.detection.evidence.len() < MAX_EVIDENCE {
+            self.keep(message);
+        } else {
+            // Made printable only when somebody asks: a storm is long.
+            self.latest.clear();
+            self.latest.extend_from_slice(&message.text[..message.text.len().min(4 * MAX_EVIDENCE_LINE)]);
+        }
     }
 
     /// A message that no rule knows but that stands in the report; true when it made the report more exact.
@@ -332,12 +349,24 @@ impl Open {
         }
     }
 
-    fn as_report(&self, phase: ReportPhase) -> Report {
-        Report { id: self.id, phase, detection: self.detection.clone(), rule: self.rule }
+    fn as_report(&self) -> Report {
+        let mut detection = self.detection.clone();
+        self.end_with_latest(&mut detection.evidence);
+        Report { id: self.id, phase: ReportPhase::Open, detection, rule: self.rule }
     }
 
-    fn into_report(self, phase: ReportPhase) -> Report {
-        Report { id: self.id, phase, detection: self.detection, rule: self.rule }
+    fn into_report(mut self) -> Report {
+        let mut evidence = std::mem::take(&mut self.detection.evidence);
+        self.end_with_latest(&mut evidence);
+        self.detection.evidence = evidence;
+        Report { id: self.id, phase: ReportPhase::Closed, detection: self.detection, rule: self.rule }
+    }
+
+    /// The last occurrence is evidence too, whatever the number of lines before it.
+    fn end_with_latest(&self, evidence: &mut [String]) {
+        if let Some(last) = evidence.last_mut().filter(|_| !self.latest.is_empty()) {
+            *last = printable(&self.latest, MAX_EVIDENCE_LINE);
+        }
     }
 }
 
@@ -365,7 +394,7 @@ mod tests {
         news.extend(detector.close_all());
         news.into_iter()
             .filter_map(|news| match news {
-                News::Report(report) if report.phase == ReportPhase::Closed => Some(report.detection),
+                News::Closed(report) => Some(report.detection),
                 _ => None,
             })
             .collect()
@@ -448,7 +477,7 @@ mod tests {
             }
         }
         let news = detector.close_all();
-        let [News::Report(report)] = &news[..] else { panic!("{news:?}") };
+        let [News::Closed(report)] = &news[..] else { panic!("{news:?}") };
         assert_eq!(report.detection.count, 20_000);
         assert!(report.detection.evidence.len() <= MAX_EVIDENCE);
     }

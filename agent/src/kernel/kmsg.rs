@@ -1,28 +1,35 @@
-//! Reads the kernel log of a node as it grows: /dev/kmsg as records, a regular file as a tail.
+//! Reads the kernel log of a node as it grows: /dev/kmsg as records, a regular file as a tail, and where neither can be
+//! opened the systemd journal or /proc/kmsg.
 //!
-//! One thread of its own, because neither can be awaited portably. It never waits longer than [`TICK`], never ends by
-//! itself, and tells its troubles: overruns are counted, a device that cannot be opened is tried again.
+//! One thread of its own, because none of them can be awaited portably. It never waits longer than [`TICK`], never ends by
+//! itself, and tells its troubles: overruns are counted, a log that cannot be opened is tried again.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    io,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
-use super::line::{MAX_LINE, Message, messages, unescape};
+use super::{
+    journal::{self, Journal, Wanted},
+    line::{Message, messages, unescape},
+    records::{self, Device, Records},
+    syslog::Syslog,
+    tail::{Step, Tail},
+};
 use crate::kernel::Format;
 
 /// Longest wait for news; also how fast a stop is noticed.
 pub const TICK: Duration = Duration::from_millis(100);
-/// Records or bytes taken before others get their turn.
-const BATCH: usize = 512;
-/// Bytes of a tailed file read at once.
+/// Bytes read at once.
 const CHUNK: usize = 64 << 10;
+/// What of the journal is the kernel's.
+const KERNEL_ENTRIES: &str = "_TRANSPORT=kernel";
+/// The program that reads journals.
+const JOURNALCTL: &str = "journalctl";
 
 /// How far the log was read, so that a restart neither loses nor repeats lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +40,9 @@ pub struct Position {
     pub next_sequence: Option<u64>,
     /// Inode and offset of a tailed file.
     pub file: Option<(u64, u64)>,
+    /// Place in the journal.
+    #[serde(default)]
+    pub cursor: Option<String>,
 }
 
 /// What went wrong so far.
@@ -44,16 +54,48 @@ pub struct Losses {
     pub lost_records: u64,
     /// Times the file was replaced or cut.
     pub rotations: u64,
+    /// Entries of the journal that could not be read.
+    pub unreadable: u64,
+}
+
+/// Which log is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Records: /dev/kmsg.
+    Kmsg,
+    /// A regular file.
+    File,
+    /// The systemd journal.
+    Journal,
+    /// /proc/kmsg, which is syslog(2).
+    Syslog,
 }
 
 enum Log {
-    Device { file: File },
-    Tail { file: File, inode: u64, offset: u64, line_start: u64, partial: Vec<u8> },
+    Records(Box<dyn Records>),
+    Tail(Tail),
+    Journal(Journal),
+    Syslog(Syslog),
+}
+
+/// Opens a log of records anew.
+type Opener = Box<dyn FnMut() -> io::Result<Box<dyn Records>> + Send>;
+
+enum Place {
+    /// A device or a file, whichever it is.
+    Path,
+    /// Records that somebody else opens.
+    Records(Opener),
+    /// Entries of a journal below a root.
+    Journal { root: PathBuf, program: PathBuf, wanted: Wanted },
 }
 
 /// A reader of one log.
 pub struct KernelLog {
     path: PathBuf,
+    place: Place,
+    /// Root below which other logs of the kernel are looked for when the first cannot be opened.
+    others: Option<PathBuf>,
     log: Option<Log>,
     position: Position,
     losses: Losses,
@@ -62,6 +104,7 @@ pub struct KernelLog {
     plain: bool,
     /// Bytes before the end at which a file without a kept position is begun.
     backlog: u64,
+    opened: bool,
 }
 
 impl KernelLog {
@@ -70,22 +113,65 @@ impl KernelLog {
         let fresh = Position { boot_id: boot_id.to_owned(), ..Position::default() };
         let position = match kept {
             // Another boot: its records begin at zero, and all of them are news.
-            Some(kept) if kept.boot_id != boot_id => Position { next_sequence: Some(0), file: kept.file, ..fresh },
+            Some(kept) if kept.boot_id != boot_id => {
+                Position { next_sequence: Some(0), file: kept.file, cursor: kept.cursor, ..fresh }
+            }
             Some(kept) => kept,
             None => fresh,
         };
-        let (losses, buffer) = (Losses::default(), vec![0; CHUNK]);
-        Self { path: path.to_owned(), log: None, position, losses, buffer, plain: false, backlog: 0 }
+        Self {
+            path: path.to_owned(),
+            place: Place::Path,
+            others: None,
+            log: None,
+            position,
+            losses: Losses::default(),
+            buffer: vec![0; CHUNK],
+            plain: false,
+            backlog: 0,
+            opened: false,
+        }
     }
 
-    /// A reader of a file's lines as they are, beginning at most `backlog` bytes before its end. It does not wait.
-    pub fn lines(path: &Path, backlog: u64) -> Self {
-        Self { plain: true, backlog, ..Self::new(path, "", None) }
+    /// The kernel log below a root: /dev/kmsg, else the journal, else /proc/kmsg.
+    pub fn of_node(root: &Path, boot_id: &str, kept: Option<Position>) -> Self {
+        Self { others: Some(root.to_owned()), ..Self::new(&root.join("dev/kmsg"), boot_id, kept) }
+    }
+
+    /// A reader of records that somebody else opens.
+    pub fn of_records(
+        boot_id: &str,
+        kept: Option<Position>,
+        open: impl FnMut() -> io::Result<Box<dyn Records>> + Send + 'static,
+    ) -> Self {
+        Self { place: Place::Records(Box::new(open)), ..Self::new(Path::new("records"), boot_id, kept) }
+    }
+
+    /// A reader of a file's lines as they are, from a kept place or at most `backlog` bytes before its end. It does not wait.
+    pub fn lines(path: &Path, backlog: u64, kept: Option<Position>) -> Self {
+        let position = kept.unwrap_or_default();
+        Self { plain: true, backlog, position, ..Self::new(path, "", None) }
+    }
+
+    /// A reader of a journal below a root, from a kept place. It does not wait.
+    pub fn journal(root: &Path, wanted: Wanted, kept: Option<Position>) -> Self {
+        let place = Place::Journal { root: root.to_owned(), program: JOURNALCTL.into(), wanted };
+        Self { place, plain: true, position: kept.unwrap_or_default(), ..Self::new(Path::new("journal"), "", None) }
     }
 
     /// The log.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which log is read now.
+    pub fn origin(&self) -> Option<Origin> {
+        self.log.as_ref().map(|log| match log {
+            Log::Records(_) => Origin::Kmsg,
+            Log::Tail(_) => Origin::File,
+            Log::Journal(_) => Origin::Journal,
+            Log::Syslog(_) => Origin::Syslog,
+        })
     }
 
     /// How far it has read.
@@ -102,16 +188,57 @@ impl KernelLog {
     ///
     /// # Errors
     /// When the log cannot be opened or read; the next call tries anew.
-    pub fn read(&mut self, take: impl FnMut(&Message<'_>)) -> io::Result<usize> {
+    pub fn read(&mut self, mut take: impl FnMut(&Message<'_>)) -> io::Result<usize> {
         if self.log.is_none() {
             self.log = Some(self.open()?);
+            self.opened = true;
         }
-        let outcome = match &mut self.log {
-            Some(Log::Device { file }) => {
-                read_device(file, &mut self.buffer, &mut self.position, &mut self.losses, take)
-            }
-            Some(Log::Tail { .. }) => self.read_tail(take),
+        let Self { log, position, losses, buffer, plain, path, .. } = self;
+        let wait = if *plain { Duration::ZERO } else { TICK };
+        let mut count = 0;
+        let outcome = match log {
             None => Ok(0),
+            Some(Log::Records(log)) => {
+                let each = |record: &[u8]| count += hand_over(record, &mut take);
+                records::read_on(&mut **log, wait, buffer, position, losses, each).map(|_| count)
+            }
+            Some(Log::Tail(tail)) => {
+                let hand_over = if *plain { hand_over_plain } else { hand_over };
+                let step = tail.read(path, buffer, |line| count += hand_over(line, &mut take));
+                position.file = Some(tail.place());
+                match step {
+                    Ok(Step::Read) => Ok(count),
+                    Ok(Step::End) => {
+                        std::thread::sleep(wait);
+                        Ok(0)
+                    }
+                    Ok(Step::Replaced) => {
+                        losses.rotations += 1;
+                        position.file = Some((0, 0));
+                        *log = None;
+                        Ok(0)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Some(Log::Journal(journal)) => {
+                let read = journal.read(wait, buffer, |entry| match entry {
+                    Some(entry) => {
+                        let (text, clock, at) = (entry.text.trim_ascii(), entry.clock, entry.at.as_bytes());
+                        take(&Message { text, clock, at, from_kernel: true, sequence: None });
+                        position.cursor = entry.cursor.or(position.cursor.take());
+                    }
+                    None => losses.unreadable += 1,
+                });
+                if read.is_err() {
+                    // It may be the place that the journal no longer knows.
+                    position.cursor = None;
+                }
+                read
+            }
+            Some(Log::Syslog(syslog)) => syslog
+                .read(wait, buffer, |line| count += hand_over(line, &mut take))
+                .map(|some| if some { count.max(1) } else { 0 }),
         };
         if outcome.is_err() {
             self.log = None;
@@ -120,125 +247,63 @@ impl KernelLog {
     }
 
     fn open(&mut self) -> io::Result<Log> {
-        let kind = std::fs::metadata(&self.path)?;
-        if kind.file_type().is_char_device() && !self.plain {
-            let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-            let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(&self.path)?;
-            if self.position.next_sequence.is_none() {
-                // Behind the last record: only what comes from now on.
-                file.seek(SeekFrom::End(0))?;
+        match &mut self.place {
+            Place::Path => {}
+            Place::Records(open) => {
+                let records = open()?;
+                return self.begin(records);
             }
-            return Ok(Log::Device { file });
+            Place::Journal { root, program, wanted } => {
+                let wanted = Wanted { cursor: self.position.cursor.clone(), ..wanted.clone() };
+                return open_journal(root, program, &wanted);
+            }
+        }
+        let first = self.open_path();
+        let (Err(error), Some(root)) = (&first, &self.others) else { return first };
+        let wanted =
+            Wanted { field: KERNEL_ENTRIES.into(), cursor: self.position.cursor.clone(), lookback: Duration::ZERO };
+        let journal = match open_journal(root, Path::new(JOURNALCTL), &wanted) {
+            Ok(log) => return Ok(log),
+            Err(error) => error,
+        };
+        let syslog = match Syslog::open(&root.join("proc/kmsg")) {
+            Ok(syslog) => return Ok(Log::Syslog(syslog)),
+            Err(error) => error,
+        };
+        Err(io::Error::new(error.kind(), format!("{error}; the journal: {journal}; /proc/kmsg: {syslog}")))
+    }
+
+    fn open_path(&mut self) -> io::Result<Log> {
+        let kind = std::fs::metadata(&self.path)?.file_type();
+        if kind.is_char_device() && !self.plain {
+            let device = Device::open(&self.path)?;
+            return self.begin(Box::new(device));
         }
         if !kind.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a character device nor a regular file"));
         }
-        let mut file = File::open(&self.path)?;
-        let inode = file.metadata()?.ino();
-        let length = file.metadata()?.len();
-        let offset = match self.position.file {
-            Some((kept, offset)) if kept == inode && offset <= length => offset,
-            // Another file than before: all of it is news.
-            Some(_) => 0,
-            None => length.saturating_sub(self.backlog),
-        };
-        file.seek(SeekFrom::Start(offset))?;
-        self.position.file = Some((inode, offset));
-        Ok(Log::Tail { file, inode, offset, line_start: offset, partial: Vec::new() })
+        let tail = Tail::open(&self.path, self.position.file, self.backlog)?;
+        self.position.file = Some(tail.place());
+        Ok(Log::Tail(tail))
     }
 
-    fn read_tail(&mut self, mut take: impl FnMut(&Message<'_>)) -> io::Result<usize> {
-        let Some(Log::Tail { file, inode, offset, line_start, partial }) = &mut self.log else { return Ok(0) };
-        let hand_over = if self.plain { hand_over_plain } else { hand_over };
-        let mut count = 0;
-        let read = file.read(&mut self.buffer)?;
-        if read == 0 {
-            // The end: was the file cut, or is another one in its place?
-            let replaced = match std::fs::metadata(&self.path) {
-                Ok(now) => now.ino() != *inode || now.len() < *offset,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => return Err(error),
-            };
-            if replaced {
-                self.losses.rotations += 1;
-                self.position.file = Some((0, 0));
-                self.log = None;
-                return Ok(0);
-            }
-            if !self.plain {
-                std::thread::sleep(TICK);
-            }
-            return Ok(0);
+    /// Begins with records: behind the last one when nobody knows a place and this is the first time.
+    fn begin(&mut self, mut records: Box<dyn Records>) -> io::Result<Log> {
+        if self.position.next_sequence.is_none() && !self.opened {
+            records::pass_over(&mut *records, &mut self.buffer, &mut self.position, &mut self.losses)?;
         }
-        *offset += read as u64;
-        let mut rest = &self.buffer[..read];
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            if partial.is_empty() {
-                count += hand_over(&rest[..end], &mut take);
-            } else {
-                append(partial, &rest[..end]);
-                count += hand_over(partial, &mut take);
-                partial.clear();
-            }
-            rest = &rest[end + 1..];
-            *line_start = *offset - rest.len() as u64;
-        }
-        append(partial, rest);
-        // A line that is not complete yet is read again after a restart.
-        self.position.file = Some((*inode, *line_start));
-        Ok(count)
+        Ok(Log::Records(records))
     }
 }
 
-fn append(partial: &mut Vec<u8>, bytes: &[u8]) {
-    let room = MAX_LINE.saturating_sub(partial.len());
-    partial.extend_from_slice(&bytes[..bytes.len().min(room)]);
-}
-
-fn read_device(
-    file: &mut File,
-    buffer: &mut [u8],
-    position: &mut Position,
-    losses: &mut Losses,
-    mut take: impl FnMut(&Message<'_>),
-) -> io::Result<usize> {
-    let wait = Timespec { tv_sec: 0, tv_nsec: i64::try_from(TICK.as_nanos()).unwrap_or(100_000_000) };
-    let mut polled = [PollFd::new(&*file, PollFlags::IN)];
-    if rustix::event::poll(&mut polled, Some(&wait))? == 0 {
-        return Ok(0);
+fn open_journal(root: &Path, program: &Path, wanted: &Wanted) -> io::Result<Log> {
+    let Some(directory) = journal::find(root) else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no journal in /var/log or /run/log"));
+    };
+    match Journal::follow(program, &directory, wanted) {
+        Ok(journal) => Ok(Log::Journal(journal)),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{} cannot be run: {error}", program.display()))),
     }
-    let mut count = 0;
-    for _ in 0..BATCH {
-        match file.read(buffer) {
-            Ok(0) => break,
-            Ok(length) => {
-                let record = &buffer[..length];
-                let sequence = record_sequence(record);
-                if let (Some(sequence), Some(expected)) = (sequence, position.next_sequence) {
-                    if sequence < expected {
-                        continue;
-                    }
-                    losses.lost_records += sequence - expected;
-                }
-                position.next_sequence = sequence.map(|sequence| sequence + 1).or(position.next_sequence);
-                count += hand_over(record, &mut take);
-            }
-            // The ring ran over the place we were at; the next read gives the oldest record that is left.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) => losses.overruns += 1,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
-}
-
-fn record_sequence(record: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(record.get(..record.len().min(64))?).ok().or_else(|| {
-        let valid = record.iter().take(64).take_while(|b| b.is_ascii()).count();
-        std::str::from_utf8(&record[..valid]).ok()
-    })?;
-    text.split(',').nth(1)?.parse().ok()
 }
 
 fn hand_over_plain(line: &[u8], take: &mut dyn FnMut(&Message<'_>)) -> usize {
@@ -267,81 +332,4 @@ fn hand_over(record: &[u8], take: &mut dyn FnMut(&Message<'_>)) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn read_all(log: &mut KernelLog) -> Vec<String> {
-        let mut seen = Vec::new();
-        // Opening, reading and noticing a rotation are steps of their own.
-        for _ in 0..3 {
-            log.read(|message| seen.push(String::from_utf8_lossy(message.text).into_owned())).unwrap();
-        }
-        seen
-    }
-
-    fn append_to(path: &Path, text: &str) {
-        OpenOptions::new().append(true).create(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
-    }
-
-    #[test]
-    fn a_file_is_followed_from_its_end() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("kmsg");
-        append_to(&path, "6,1,1,-;old\n");
-        let mut log = KernelLog::new(&path, "b", None);
-        assert!(read_all(&mut log).is_empty());
-        append_to(&path, "6,2,2,-;new\n SUBSYSTEM=pci\n6,3,3,-;two\\x0alines\n6,4,4,-;cut");
-        assert_eq!(read_all(&mut log), ["new", "SUBSYSTEM=pci", "two", "lines"]);
-        append_to(&path, " in two\n");
-        assert_eq!(read_all(&mut log), ["cut in two"]);
-    }
-
-    #[test]
-    fn a_restart_goes_on_where_the_last_agent_stopped() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("kmsg");
-        append_to(&path, "6,1,1,-;old\n");
-        let mut log = KernelLog::new(&path, "b", None);
-        assert!(read_all(&mut log).is_empty());
-        let kept = log.position().clone();
-        append_to(&path, "6,2,2,-;while nobody read\n");
-        assert_eq!(read_all(&mut KernelLog::new(&path, "b", Some(kept))), ["while nobody read"]);
-    }
-
-    #[test]
-    fn a_file_that_is_cut_or_replaced_is_read_from_its_beginning() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("kmsg");
-        append_to(&path, "6,1,1,-;a long enough first line\n");
-        let mut log = KernelLog::new(&path, "b", None);
-        read_all(&mut log);
-        std::fs::write(&path, "6,2,2,-;cut\n").unwrap();
-        assert_eq!(read_all(&mut log), ["cut"]);
-        std::fs::rename(&path, directory.path().join("kmsg.1")).unwrap();
-        append_to(&path, "6,3,3,-;replaced, and longer than before\n");
-        assert_eq!(read_all(&mut log), ["replaced, and longer than before"]);
-        assert_eq!(log.losses().rotations, 2);
-    }
-
-    #[test]
-    fn a_log_that_is_not_there_is_an_error_and_tried_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("kmsg");
-        let mut log = KernelLog::new(
-            &path,
-            "b",
-            Some(Position { boot_id: "b".into(), file: Some((0, 0)), ..Default::default() }),
-        );
-        assert!(log.read(|_| ()).is_err());
-        append_to(&path, "6,1,1,-;there\n");
-        assert_eq!(read_all(&mut log), ["there"]);
-    }
-
-    #[test]
-    fn a_position_of_another_boot_starts_over() {
-        let kept = Position { boot_id: "a".into(), next_sequence: Some(900), file: None };
-        assert_eq!(KernelLog::new(Path::new("/x"), "b", Some(kept)).position().next_sequence, Some(0));
-    }
-}
+mod tests;

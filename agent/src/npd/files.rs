@@ -1,5 +1,6 @@
-//! Logs in files, for monitors with the plugin `filelog`: one thread follows all of them. A file that is not there is
-//! told as an absent source and looked for again.
+//! Logs in files and in the journal, for monitors with the plugins `filelog` and `journald`: one thread follows all of
+//! them. A log that is not there is told as an absent source and looked for again. Where each was read up to outlives the
+//! agent, so that a restart neither loses lines nor tells them twice.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,10 @@ use crate::{
     conditions::Sighting,
     health::Signal,
     host::Root,
-    kernel::kmsg::{KernelLog, TICK},
+    kernel::{
+        journal::Wanted,
+        kmsg::{KernelLog, Position, TICK},
+    },
     rules::Rulebook,
     shared::Shared,
 };
@@ -69,50 +73,92 @@ impl Hits {
     }
 }
 
-/// One followed file.
+/// How a line is read.
+enum Reading {
+    /// By the expressions of its configuration.
+    Stamped { timestamp: Regex, message: Regex, layout: Layout },
+    /// It is what was said.
+    Bare,
+}
+
+/// One followed log.
 struct Follower {
     monitor: Monitor,
     log: KernelLog,
-    timestamp: Regex,
-    message: Regex,
-    layout: Layout,
+    reading: Reading,
     oldest: Timestamp,
     not_before: Option<Instant>,
+    told: Position,
 }
 
 impl Follower {
-    fn new(config: Arc<LogConfig>, root: &Root, before: Option<Self>) -> Option<Self> {
-        let LogPlugin::File { timestamp, message, layout } = &config.plugin else { return None };
-        // Both were compiled when the file was checked.
-        let (timestamp, message) = (Regex::new(timestamp).ok()?, Regex::new(message).ok()?);
-        let layout = Layout::new(layout);
-        let path = root.join(&config.path);
-        let lookback = jiff::SignedDuration::try_from(config.lookback).unwrap_or_default();
-        let (log, oldest, mut monitor) = match before {
-            // Under changed rules the same file is read on where it was.
-            Some(before) if before.log.path() == path => (before.log, before.oldest, before.monitor),
+    fn new(config: Arc<LogConfig>, root: &Root, before: Option<Self>, kept: Option<Position>) -> Option<Self> {
+        let reading = match &config.plugin {
+            LogPlugin::Kmsg => return None,
+            LogPlugin::Journald { .. } => Reading::Bare,
+            LogPlugin::File { timestamp, message, layout } => Reading::Stamped {
+                // Both were compiled when the file was checked.
+                timestamp: Regex::new(timestamp).ok()?,
+                message: Regex::new(message).ok()?,
+                layout: Layout::new(layout),
+            },
+        };
+        if let Some(before) = before
+            && before.monitor.config().reads_the_same(&config)
+        {
+            // Under changed rules the same log is read on where it was.
+            return Some(Self { monitor: before.monitor.change(config), reading, not_before: None, ..before });
+        }
+        let (log, oldest) = match &config.plugin {
+            LogPlugin::Journald { identifier } => {
+                let field = format!("SYSLOG_IDENTIFIER={identifier}");
+                let wanted = Wanted { field, cursor: None, lookback: config.lookback };
+                (KernelLog::journal(&root.join(""), wanted, kept), Timestamp::UNIX_EPOCH)
+            }
             _ => {
-                let oldest = Timestamp::now().checked_sub(lookback).unwrap_or(Timestamp::UNIX_EPOCH);
-                (KernelLog::lines(&path, BACKLOG), oldest, Monitor::new(Arc::clone(&config)))
+                let lookback = jiff::SignedDuration::try_from(config.lookback).unwrap_or_default();
+                let young = Timestamp::now().checked_sub(lookback).unwrap_or(Timestamp::UNIX_EPOCH);
+                // Whatever was written since the last agent read is news, however long that is ago.
+                let oldest = if kept.is_some() { Timestamp::UNIX_EPOCH } else { young };
+                (KernelLog::lines(&root.join(&config.path), BACKLOG, kept), oldest)
             }
         };
-        monitor = monitor.change(config);
-        Some(Self { monitor, log, timestamp, message, layout, oldest, not_before: None })
+        let told = log.position().clone();
+        Some(Self { monitor: Monitor::new(config), log, reading, oldest, not_before: None, told })
     }
 
     /// Reads on; false when there was nothing.
     fn read(&mut self, hits: &mut Hits) -> Result<bool, String> {
-        let Self { monitor, log, timestamp, message, layout, oldest, .. } = self;
+        let Self { monitor, log, reading, oldest, .. } = self;
         let count = log.read(|line| {
-            let (Some(at), Some(said)) = (last_group(timestamp, line.text), last_group(message, line.text)) else {
-                return;
-            };
-            let at = String::from_utf8_lossy(at);
-            if layout.parse(&at, Timestamp::now()).is_some_and(|time| time >= *oldest) {
-                monitor.push(said, &at, |sighting| hits.add(sighting));
+            let at = String::from_utf8_lossy(line.at);
+            match reading {
+                Reading::Bare => monitor.push(line.text, &at, |sighting| hits.add(sighting)),
+                Reading::Stamped { timestamp, message, layout } => {
+                    let (Some(at), Some(said)) = (last_group(timestamp, line.text), last_group(message, line.text))
+                    else {
+                        return;
+                    };
+                    let at = String::from_utf8_lossy(at);
+                    if layout.parse(&at, Timestamp::now()).is_some_and(|time| time >= *oldest) {
+                        monitor.push(said, &at, |sighting| hits.add(sighting));
+                    }
+                }
             }
         });
         count.map(|count| count > 0).map_err(|error| error.to_string())
+    }
+
+    /// Says how far it has read, when that is news. What was found up to there must be told already.
+    fn tell_place(&mut self, signals: &mpsc::Sender<Signal>) {
+        if *self.log.position() == self.told {
+            return;
+        }
+        let position = self.log.position().clone();
+        let source = self.monitor.config().source.clone();
+        if signals.try_send(Signal::LogPosition { source, position: position.clone() }).is_ok() {
+            self.told = position;
+        }
     }
 }
 
@@ -138,7 +184,7 @@ pub fn start(
     cancel: CancellationToken,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("file-logs".into()).stack_size(256 << 10).spawn(move || {
-        let mut followers = Vec::new();
+        let mut followers: Vec<Follower> = Vec::new();
         let mut hits = Hits::default();
         rules.mark_changed();
         while !cancel.is_cancelled() {
@@ -150,7 +196,9 @@ pub fn start(
             for follower in &mut followers {
                 busy |= turn(follower, &mut hits, &shared);
             }
-            hits.tell(&signals);
+            if hits.tell(&signals) {
+                followers.iter_mut().for_each(|follower| follower.tell_place(&signals));
+            }
             if !busy {
                 thread::sleep(TICK);
             }
@@ -162,18 +210,10 @@ fn take_up(book: &Rulebook, root: &Root, mut before: Vec<Follower>, shared: &Sha
     shared.forget_sources("monitor/");
     let mut followers = Vec::new();
     for config in &book.logs {
-        match &config.plugin {
-            LogPlugin::Journald => {
-                let reason = "journald is not read; the plugins kmsg and filelog are";
-                shared.note_source(&source_name(&config.source), Err(reason.into()));
-            }
-            LogPlugin::Kmsg => {}
-            LogPlugin::File { .. } => {
-                let known = before.iter().position(|known| known.monitor.config().source == config.source);
-                let known = known.map(|index| before.swap_remove(index));
-                followers.extend(Follower::new(Arc::clone(config), root, known));
-            }
-        }
+        let known = before.iter().position(|known| known.monitor.config().source == config.source);
+        let known = known.map(|index| before.swap_remove(index));
+        let kept = shared.log_positions.lock().get(&config.source).cloned();
+        followers.extend(Follower::new(Arc::clone(config), root, known, kept));
     }
     followers
 }
@@ -227,7 +267,7 @@ mod tests {
         std::fs::write(&log, format!("{}garbage\n{}", line(old, "a"), line(young, "b"))).unwrap();
         let Config::Log(config) = parse(DOCKER).unwrap() else { panic!("a log monitor") };
         let root = Root::new(directory.path());
-        let mut follower = Follower::new(Arc::new(config), &root, None).unwrap();
+        let mut follower = Follower::new(Arc::new(config), &root, None, None).unwrap();
         let mut hits = Hits::default();
         assert_eq!(follower.read(&mut hits), Ok(true));
         let found = hits.take();
@@ -240,7 +280,48 @@ mod tests {
     fn a_file_that_is_not_there_is_a_reason_and_no_end() {
         let Config::Log(config) = parse(DOCKER).unwrap() else { panic!("a log monitor") };
         let directory = tempfile::tempdir().unwrap();
-        let mut follower = Follower::new(Arc::new(config), &Root::new(directory.path()), None).unwrap();
+        let mut follower = Follower::new(Arc::new(config), &Root::new(directory.path()), None, None).unwrap();
         assert!(follower.read(&mut Hits::default()).is_err());
+    }
+
+    #[test]
+    fn a_restart_reads_on_where_the_last_agent_stopped_and_a_changed_rule_does_not_read_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("var/log/engine.log");
+        std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+        let line = |hours: i64, name: &str| {
+            let time = Timestamp::now().checked_sub(jiff::SignedDuration::from_hours(hours)).unwrap();
+            format!("time=\"{}\" msg=\"layer {name} is broken: x\"\n", time.to_string().replace('Z', "+00:00"))
+        };
+        let write = |text: String| {
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        };
+        let config = |text: &str| match parse(text).unwrap() {
+            Config::Log(config) => Arc::new(config),
+            Config::Custom(_) => panic!("a log monitor"),
+        };
+        let said = |follower: &mut Follower| {
+            let mut hits = Hits::default();
+            follower.read(&mut hits).unwrap();
+            hits.take().iter().map(|hit| hit.detection.evidence[0].clone()).collect::<Vec<_>>()
+        };
+        let root = Root::new(directory.path());
+        write(line(0, "a"));
+        let mut first = Follower::new(config(DOCKER), &root, None, None).unwrap();
+        assert_eq!(said(&mut first), ["layer a is broken: x"]);
+        let (signals, mut told) = mpsc::channel(4);
+        first.tell_place(&signals);
+        first.tell_place(&signals);
+        let Ok(Signal::LogPosition { source, position }) = told.try_recv() else { panic!("a place") };
+        assert!(source == "engine-monitor" && told.try_recv().is_err());
+        // Written while no agent ran, and long before the next one began.
+        write(line(3, "b"));
+        let mut second = Follower::new(config(DOCKER), &root, None, Some(position)).unwrap();
+        assert_eq!(said(&mut second), ["layer b is broken: x"]);
+        write(line(0, "c"));
+        let changed = config(&DOCKER.replace("LayerBroken", "LayerGone"));
+        let mut third = Follower::new(changed, &root, Some(second), None).unwrap();
+        assert_eq!(said(&mut third), ["layer c is broken: x"]);
     }
 }

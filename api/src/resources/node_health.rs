@@ -59,8 +59,11 @@ pub struct NodeHealthStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeProblem {
-    /// Kind, which is also the type of the Node condition.
+    /// Kind, which is also the type of the Node condition unless `condition` says another.
     pub kind: ProblemKind,
+    /// Name that a rule gives to a problem that is in no taxonomy; also the type of its Node condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
     /// How bad.
     pub severity: Severity,
     /// Class of a kernel crash.

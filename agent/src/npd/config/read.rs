@@ -1,21 +1,21 @@
-//! node-problem-detector's JSON configurations, read as they are: system log monitors (kernel, docker, abrt, read-only,
-//! systemd) and custom plugin monitors. What is not understood is an error with line and column; keys that are unknown
-//! are let pass, as there.
+//! Reads and checks the configurations. What is not understood is an error with line and column; keys that are unknown
+//! are let pass, as node-problem-detector does.
 
 use std::{path::PathBuf, time::Duration};
 
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use super::place::locate;
-use crate::{conditions::ConditionType, kernel::rules::RulesError};
+use super::{Config, CustomConfig, CustomRule, Effect, LogConfig, LogPlugin, LogRule, Promise, go_duration};
+use crate::{
+    conditions::ConditionType,
+    places::{RulesError, from_json, why_no_expression},
+};
 
 /// Largest compiled expression.
 const MAX_COMPILED: usize = 1 << 20;
 /// Lines that a multi-line expression may span at most.
 const MAX_BUFFER: usize = 256;
-/// Longest configuration file.
-const MAX_FILE: usize = 1 << 20;
 /// How often custom plugins run when the file does not say.
 const INVOKE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a custom plugin may take when the file does not say.
@@ -24,117 +24,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_OUTPUT: usize = 80;
 /// Plugins that run at a time when the file does not say.
 const CONCURRENCY: usize = 3;
-
-/// A configuration file.
-#[derive(Clone, Debug)]
-pub enum Config {
-    /// Watches a log.
-    Log(LogConfig),
-    /// Runs commands.
-    Custom(CustomConfig),
-}
-
-/// A condition that the Node shows from the beginning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Promise {
-    /// Type.
-    pub about: ConditionType,
-    /// Reason while nothing is wrong.
-    pub reason: String,
-    /// Message while nothing is wrong.
-    pub message: String,
-}
-
-/// What a match or a failed check becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effect {
-    /// Type of the condition; of a temporary problem its reason.
-    pub about: ConditionType,
-    /// Whether it is a condition of the Node, until the next boot or until the check succeeds.
-    pub permanent: bool,
-    /// Reason.
-    pub reason: String,
-}
-
-/// Which log a monitor watches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogPlugin {
-    /// The kernel log.
-    Kmsg,
-    /// A file.
-    File {
-        /// Expression whose last group is the time of a line.
-        timestamp: String,
-        /// Expression whose last group is what the line says.
-        message: String,
-        /// Layout of the time, by Go's reference time.
-        layout: String,
-    },
-    /// journald, which this agent does not read.
-    Journald,
-}
-
-/// A system log monitor.
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// Name.
-    pub source: String,
-    /// Log.
-    pub plugin: LogPlugin,
-    /// Path of the log.
-    pub path: PathBuf,
-    /// How old lines may be when the agent starts.
-    pub lookback: Duration,
-    /// Lines that an expression may span.
-    pub buffer: usize,
-    /// What the Node shows while nothing is wrong.
-    pub defaults: Vec<Promise>,
-    /// Rules.
-    pub rules: Vec<LogRule>,
-}
-
-/// One rule of a system log monitor.
-#[derive(Clone, Debug)]
-pub struct LogRule {
-    /// What a match becomes.
-    pub effect: Effect,
-    /// Expression; a match ends with the last line read.
-    pub pattern: Regex,
-    /// Its text, closed with the end of the log.
-    pub closed: String,
-    /// What is added to the message.
-    pub suffix: String,
-}
-
-/// A custom plugin monitor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CustomConfig {
-    /// Name.
-    pub source: String,
-    /// How often the commands run.
-    pub every: Duration,
-    /// Characters of output that are kept.
-    pub max_output: usize,
-    /// Commands that run at a time.
-    pub concurrency: usize,
-    /// What the Node shows while nothing is wrong.
-    pub defaults: Vec<Promise>,
-    /// Commands.
-    pub rules: Vec<CustomRule>,
-}
-
-/// One command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CustomRule {
-    /// What failing becomes.
-    pub effect: Effect,
-    /// Program; no shell.
-    pub path: PathBuf,
-    /// Arguments.
-    pub args: Vec<String>,
-    /// How long it may take.
-    pub timeout: Duration,
-}
 
 #[derive(Deserialize)]
 struct Raw {
@@ -185,26 +74,13 @@ struct RawRule {
     timeout: String,
 }
 
-/// Whether a text is one of these files rather than rules of ours: they are JSON objects.
-pub fn is_json(text: &str) -> bool {
-    text.trim_start_matches('\u{feff}').trim_start().starts_with('{')
-}
-
 /// Reads a configuration.
 ///
 /// # Errors
 /// Everything that is wrong with it, with places.
 pub fn parse(text: &str) -> Result<Config, Vec<RulesError>> {
-    if text.len() > MAX_FILE {
-        let message = format!("the file has {} bytes; at most {MAX_FILE} are read", text.len());
-        return Err(vec![RulesError { line: 0, column: 0, message }]);
-    }
     let text = text.trim_start_matches('\u{feff}');
-    let raw: Raw = serde_json::from_str(text).map_err(|error| {
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        vec![RulesError { line: error.line() as u64, column: error.column() as u64, message }]
-    })?;
+    let raw: Raw = from_json(text).map_err(|error| vec![error])?;
     let mut reader = Reader { text, errors: Vec::new() };
     let config = reader.config(raw);
     match config {
@@ -220,8 +96,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn refuse(&mut self, path: &[&str], message: impl Into<String>) {
-        let (line, column) = locate(self.text, path);
-        self.errors.push(RulesError { line, column, message: message.into() });
+        self.errors.push(RulesError::in_json(self.text, path, message));
     }
 
     fn config(&mut self, mut raw: Raw) -> Option<Config> {
@@ -273,7 +148,15 @@ impl Reader<'_> {
     fn log_plugin(&mut self, plugin: &str, raw: &Raw) -> Option<LogPlugin> {
         match plugin {
             "kmsg" => Some(LogPlugin::Kmsg),
-            "journald" => Some(LogPlugin::Journald),
+            "journald" => {
+                let identifier = raw.plugin_config.get("source").and_then(serde_json::Value::as_str);
+                let identifier = identifier.filter(|name| !name.is_empty());
+                if identifier.is_none() {
+                    let message = "`pluginConfig` of journald needs the text `source`, as in kernel or kubelet";
+                    self.refuse(&["pluginConfig", "source"], message);
+                }
+                Some(LogPlugin::Journald { identifier: identifier.unwrap_or_default().to_owned() })
+            }
             "filelog" => {
                 if raw.log_path.is_empty() {
                     self.refuse(&["logPath"], "`logPath` is missing: the file that is read");
@@ -415,9 +298,7 @@ impl Reader<'_> {
         match RegexBuilder::new(&format!("(?:{pattern})")).unicode(false).size_limit(MAX_COMPILED).build() {
             Ok(regex) => Some(regex),
             Err(error) => {
-                let reason = error.to_string();
-                let reason = reason.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
-                self.refuse(path, format!("`{pattern}` is no regular expression: {reason}"));
+                self.refuse(path, why_no_expression(pattern, &error));
                 None
             }
         }
@@ -431,104 +312,5 @@ impl Reader<'_> {
                 None
             }
         }
-    }
-}
-
-/// A duration as Go writes it: `1h30m`, `0.5s`, `300ms`.
-pub fn go_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut seconds = 0.0_f64;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let units = [("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6), ("ns", 1e-9), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
-        let (unit, scale) = units.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
-        rest = &rest[unit.len()..];
-        seconds += number * scale;
-    }
-    if text.is_empty() { None } else { Duration::try_from_secs_f64(seconds).ok() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOG: &str = r#"{
-  "plugin": "kmsg",
-  "logPath": "/dev/kmsg",
-  "lookback": "5m",
-  "bufferSize": 10,
-  "source": "kernel-monitor",
-  "metricsReporting": true,
-  "conditions": [
-    { "type": "KernelDeadlock", "reason": "NoDeadlock", "message": "none" },
-    { "type": "StorageGone", "reason": "StorageThere", "message": "all there" }
-  ],
-  "rules": [
-    { "type": "temporary", "reason": "MemoryKill", "pattern": "Killed process \\d+.*" },
-    { "type": "permanent", "condition": "StorageGone", "reason": "ArrayLost", "pattern": "array \\S+ lost" }
-  ]
-}"#;
-
-    fn log(text: &str) -> LogConfig {
-        match parse(text).unwrap() {
-            Config::Log(log) => log,
-            Config::Custom(_) => panic!("a log monitor"),
-        }
-    }
-
-    #[test]
-    fn a_condition_of_the_taxonomy_keeps_its_kind_and_another_its_name() {
-        let log = log(LOG);
-        assert_eq!(log.lookback, Duration::from_secs(300));
-        assert_eq!(log.defaults[0].about, evergreen_api::ProblemKind::KernelDeadlock);
-        assert_eq!(log.defaults[1].about.as_str(), "StorageGone");
-        assert_eq!(log.rules[1].effect.about.as_str(), "StorageGone");
-        assert_eq!(log.rules[0].effect.about.as_str(), "MemoryKill");
-        assert!(!log.rules[0].effect.permanent);
-    }
-
-    #[test]
-    fn each_mistake_is_told_with_line_and_column() {
-        for (from, to, line, says) in [
-            ("\"plugin\": \"kmsg\",\n", "", 1, "`plugin` is missing"),
-            ("\"kmsg\"", "\"kmesg\"", 2, "plugin `kmesg`"),
-            ("\"5m\"", "\"5 minutes\"", 4, "no time"),
-            (": 10,", ": \"ten\",", 5, "expected usize"),
-            ("\"StorageGone\", \"reason\": \"A", "\"Storage\", \"reason\": \"A", 14, "not among"),
-            ("array \\\\S+", "array (", 14, "no regular expression"),
-            ("temporary", "sometimes", 13, "type `sometimes`"),
-            ("MemoryKill", "memory kill", 13, "cannot be a reason"),
-            ("\"none\" },", "\"none\" ", 10, "expected"),
-        ] {
-            assert!(LOG.contains(from), "{from}");
-            let errors = parse(&LOG.replacen(from, to, 1)).unwrap_err();
-            assert_eq!(errors[0].line, line, "{errors:?}");
-            assert!(errors[0].column > 0 && errors[0].message.contains(says), "{errors:?}");
-        }
-    }
-
-    #[test]
-    fn a_custom_plugin_monitor_has_the_defaults_of_the_protocol() {
-        let text = r#"{"plugin": "custom", "pluginConfig": {"invoke_interval": "10s"}, "source": "s",
-            "conditions": [{"type": "ClockBad", "reason": "ClockGood", "message": "ok"}],
-            "rules": [{"type": "permanent", "condition": "ClockBad", "reason": "Drift", "path": "/bin/check", "timeout": "3s"}]}"#;
-        let Config::Custom(custom) = parse(text).unwrap() else { panic!("a custom monitor") };
-        assert_eq!((custom.every, custom.max_output, custom.concurrency), (Duration::from_secs(10), 80, 3));
-        assert_eq!(custom.rules[0].timeout, Duration::from_secs(3));
-        let errors = parse(&text.replace("\"3s\"", "\"6s\"")).unwrap_err();
-        assert!(errors[0].message.contains("longer"), "{errors:?}");
-    }
-
-    #[test]
-    fn times_are_read_as_go_writes_them() {
-        assert_eq!(go_duration("1h30m"), Some(Duration::from_secs(5400)));
-        assert_eq!(go_duration("300ms"), Some(Duration::from_millis(300)));
-        assert_eq!(go_duration("0.5s"), Some(Duration::from_millis(500)));
-        assert_eq!((go_duration(""), go_duration("5"), go_duration("s")), (None, None, None));
     }
 }
