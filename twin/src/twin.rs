@@ -124,6 +124,7 @@ impl TwinBuilder {
     /// Makes the twin. Its nodes are registered; nothing runs in it before [`Twin::start`].
     pub fn build(self) -> Twin {
         let api = ApiServer::new(&self.site, self.seed, self.epoch, self.ring);
+        api.set_default_toleration_seconds(self.timing.unreachable_toleration.as_secs());
         for (index, spec) in self.nodes.iter().enumerate() {
             nodes::register(&api, spec, index);
         }

@@ -23,6 +23,7 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
         }
         ("", "pods") => {
             object["status"] = json!({"phase": "Pending", "qosClass": qos_class(object)});
+            default_tolerations(object, server.default_toleration_seconds());
         }
         ("", "nodes") | ("", "services") | ("apiextensions.k8s.io", _) => {}
         _ if resource.has_status => {
@@ -35,7 +36,22 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
         }
         _ => {}
     }
-    let _ = server;
+}
+
+/// What the DefaultTolerationSeconds admission plugin adds.
+fn default_tolerations(pod: &mut Value, seconds: u64) {
+    let spec = meta::object_mut(pod, "spec");
+    let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
+    let Some(list) = tolerations.as_array_mut() else { return };
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let covers = |t: &Value| {
+            (t["key"] == key || t["key"].as_str().is_none_or(str::is_empty))
+                && matches!(t["effect"].as_str().unwrap_or_default(), "" | "NoExecute")
+        };
+        if !list.iter().any(covers) {
+            list.push(json!({"effect": "NoExecute", "key": key, "operator": "Exists", "tolerationSeconds": seconds}));
+        }
+    }
 }
 
 /// Fields that may not change.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) write: Mutex<()>,
     /// What nodes and pods were last seen to use.
     pub(crate) usage: UsageBook,
+    default_toleration_seconds: AtomicU64,
     random: Mutex<StdRng>,
     snapshots: Mutex<(u64, VecDeque<Snapshot>)>,
 }
@@ -72,6 +74,7 @@ impl ApiServer {
                 faults: Faults::default(),
                 write: Mutex::default(),
                 usage: UsageBook::default(),
+                default_toleration_seconds: AtomicU64::new(300),
                 random: Mutex::new(StdRng::seed_from_u64(seed)),
                 snapshots: Mutex::default(),
             }),
@@ -107,6 +110,16 @@ impl ApiServer {
     /// The store.
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// Seconds that new pods bear a node that is not ready or not reachable, when they do not say so themselves.
+    pub fn default_toleration_seconds(&self) -> u64 {
+        self.shared.default_toleration_seconds.load(Ordering::Relaxed)
+    }
+
+    /// Changes what new pods bear.
+    pub fn set_default_toleration_seconds(&self, seconds: u64) {
+        self.shared.default_toleration_seconds.store(seconds, Ordering::Relaxed);
     }
 
     /// The served resources.

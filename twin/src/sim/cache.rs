@@ -31,6 +31,8 @@ pub(crate) struct PodFacts {
     pub(crate) qos: String,
     pub(crate) created: String,
     pub(crate) priority: i64,
+    /// Whether its containers are started anew whatever their end.
+    pub(crate) restarts: bool,
     /// Name of the first container.
     pub(crate) container: String,
 }
@@ -62,6 +64,7 @@ impl PodFacts {
             qos: text(&["status", "qosClass"]).unwrap_or_default(),
             created: text(&["metadata", "creationTimestamp"]).unwrap_or_default(),
             priority: meta::integer(&pod, &["spec", "priority"]).unwrap_or(0),
+            restarts: meta::text(&pod, &["spec", "restartPolicy"]).is_none_or(|p| p == "Always"),
             container: pod["spec"]["containers"][0]["name"].as_str().unwrap_or_default().to_owned(),
         }
     }
@@ -91,6 +94,7 @@ pub(crate) enum Stage {
     Running,
     Ready,
     Stopping,
+    Ended,
 }
 
 #[derive(Debug, Default)]
@@ -234,6 +238,9 @@ impl Simulation {
             self.mark(Work::Schedule);
         }
         self.mark_around(&facts);
+        if facts.node.as_deref().is_some_and(|node| self.evictions.is_tainted(node)) {
+            self.mark(Work::Evict);
+        }
         self.cache.insert(facts);
         self.mark(Work::Pod(key));
     }
@@ -245,10 +252,13 @@ impl Simulation {
         let Some(uid) = &facts.controller else { return };
         if let Some(key) = self.cache.replica_set_key(uid) {
             self.mark(Work::ReplicaSet(key));
-        } else if let Some((table, key)) = self.api().store().find_uid(uid)
-            && &*table == "daemonsets.apps"
-        {
-            self.mark(Work::DaemonSet(key));
+        } else if let Some((table, key)) = self.api().store().find_uid(uid) {
+            match &*table {
+                "daemonsets.apps" => self.mark(Work::DaemonSet(key)),
+                "statefulsets.apps" => self.mark(Work::StatefulSet(key)),
+                "jobs.batch" => self.mark(Work::Job(key)),
+                _ => {}
+            }
         }
     }
 

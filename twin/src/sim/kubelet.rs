@@ -43,7 +43,8 @@ impl Simulation {
 
     fn enter(&mut self, facts: &PodFacts, stage: Stage, next: Instant) {
         self.cache.stages.insert(facts.uid.clone(), (stage, next));
-        if stage != Stage::Ready {
+        let ends = stage == Stage::Ready && !facts.restarts;
+        if ends || !matches!(stage, Stage::Ready | Stage::Ended) {
             self.timers.set(next, Timer::Pod(facts.key.clone()));
         }
     }
@@ -65,9 +66,13 @@ impl Simulation {
                     return;
                 }
                 self.write_pod_status(&facts, &node, Stage::Ready);
-                self.enter(&facts, Stage::Ready, Instant::now());
+                self.enter(&facts, Stage::Ready, Instant::now() + self.world.timing.pod_run);
             }
-            Stage::Ready => {}
+            Stage::Ready if !facts.restarts => {
+                self.write_pod_status(&facts, &node, Stage::Ended);
+                self.enter(&facts, Stage::Ended, Instant::now());
+            }
+            Stage::Ready | Stage::Ended => {}
             Stage::Stopping => {
                 self.cache.stages.remove(&facts.uid);
                 self.delete_pod(&facts, Some(0));
@@ -100,14 +105,27 @@ impl Simulation {
         };
         let uid = facts.uid.clone();
         self.api().amend("", "pods", facts.namespace(), facts.name(), Some("status"), |pod| {
+            let ended = stage == Stage::Ended;
             let running = stage != Stage::Creating;
             let ready = stage == Stage::Ready;
             let statuses: Vec<Value> = meta::list(pod, &["spec", "containers"])
                 .iter()
-                .map(|c| container_status(c, &uid, running, ready, &now))
+                .map(|c| {
+                    let mut status = container_status(c, &uid, running, ready, &now);
+                    if ended {
+                        let id = status["containerID"].clone();
+                        status["started"] = json!(false);
+                        status["state"] = json!({"terminated": {"exitCode": 0, "reason": "Completed", "finishedAt": now, "startedAt": now, "containerID": id}});
+                    }
+                    status
+                })
                 .collect();
             let status = &mut pod["status"];
-            status["phase"] = json!(if running { "Running" } else { "Pending" });
+            status["phase"] = json!(match stage {
+                Stage::Creating => "Pending",
+                Stage::Ended => "Succeeded",
+                _ => "Running",
+            });
             status["hostIP"] = host_address;
             if status["startTime"].is_null() {
                 status["startTime"] = json!(now);
@@ -118,7 +136,7 @@ impl Simulation {
             }
             status["containerStatuses"] = json!(statuses);
             let flag = |on: bool| if on { "True" } else { "False" };
-            let waiting = (!ready).then_some("ContainersNotReady");
+            let waiting = (!ready).then_some(if ended { "PodCompleted" } else { "ContainersNotReady" });
             for (kind, on, reason) in [
                 ("Initialized", true, None),
                 ("ContainersReady", ready, waiting),

@@ -9,12 +9,16 @@ mod collect;
 mod daemonset;
 mod deployment;
 mod endpoints;
+mod eviction;
+mod job;
 pub mod kubelet;
 pub mod load;
 pub(crate) mod nodes;
 mod replicaset;
 mod scheduler;
+mod statefulset;
 mod timers;
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +52,10 @@ pub struct Timing {
     pub pod_ready: Duration,
     /// From the stop signal to the end of a container that obeys; never longer than the pod's own grace.
     pub pod_stop: Duration,
+    /// From ready to the successful end of a container that is not restarted for ever.
+    pub pod_run: Duration,
+    /// Between two lost nodes of a zone that lose their pods; ten times that in large, partially disrupted zones.
+    pub eviction_interval: Duration,
     /// Between steps of the simulated hosts' counters.
     pub host_tick: Duration,
 }
@@ -63,6 +71,8 @@ impl Timing {
             pod_start: Duration::from_secs(2),
             pod_ready: Duration::from_secs(3),
             pod_stop: Duration::from_secs(1),
+            pod_run: Duration::from_secs(5),
+            eviction_interval: Duration::from_secs(10),
             host_tick: Duration::from_millis(200),
         }
     }
@@ -77,6 +87,8 @@ impl Timing {
             pod_start: Duration::from_millis(400),
             pod_ready: Duration::from_millis(600),
             pod_stop: Duration::from_millis(300),
+            pod_run: Duration::from_secs(1),
+            eviction_interval: Duration::from_millis(500),
             host_tick: Duration::from_millis(200),
         }
     }
@@ -120,14 +132,17 @@ pub(crate) enum Work {
     Deployment(Arc<str>),
     ReplicaSet(Arc<str>),
     DaemonSet(Arc<str>),
+    StatefulSet(Arc<str>),
+    Job(Arc<str>),
     Schedule,
+    Evict,
     Pod(Arc<str>),
     Service(Arc<str>),
     Budget(Arc<str>),
 }
 
 /// Tables that the controllers follow.
-const FOLLOWED: [&str; 9] = [
+const FOLLOWED: [&str; 11] = [
     "pods",
     "nodes",
     "services",
@@ -135,6 +150,8 @@ const FOLLOWED: [&str; 9] = [
     "deployments.apps",
     "replicasets.apps",
     "daemonsets.apps",
+    "statefulsets.apps",
+    "jobs.batch",
     "poddisruptionbudgets.policy",
     "endpointslices.discovery.k8s.io",
 ];
@@ -148,6 +165,9 @@ pub(crate) struct Simulation {
     cursors: [u64; FOLLOWED.len()],
     dirty: BTreeSet<Work>,
     pub(crate) leases: nodes::LeaseWatch,
+    pub(crate) turns: zones::Turns,
+    pub(crate) evictions: eviction::Evictions,
+    pub(crate) next_eviction: Option<Instant>,
     pub(crate) last_tick: Option<Instant>,
     pub(crate) next_address: u32,
 }
@@ -161,6 +181,9 @@ impl Simulation {
             cursors: [0; FOLLOWED.len()],
             dirty: BTreeSet::from([Work::Collect, Work::Namespaces, Work::Schedule]),
             leases: nodes::LeaseWatch::default(),
+            turns: zones::Turns::default(),
+            evictions: eviction::Evictions::default(),
+            next_eviction: None,
             last_tick: None,
             next_address: 1,
         }
@@ -193,6 +216,7 @@ impl Simulation {
                 }
                 // Time in which nobody could renew a lease is no proof against a node.
                 self.leases.forget();
+                self.turns.forget();
                 continue;
             }
             changed.borrow_and_update();
@@ -230,7 +254,10 @@ impl Simulation {
                 Work::Deployment(key) => self.reconcile_deployment(&key),
                 Work::ReplicaSet(key) => self.reconcile_replica_set(&key),
                 Work::DaemonSet(key) => self.reconcile_daemon_set(&key),
+                Work::StatefulSet(key) => self.reconcile_stateful_set(&key),
+                Work::Job(key) => self.reconcile_job(&key),
                 Work::Schedule => self.schedule(),
+                Work::Evict => self.evict_intolerant(),
                 Work::Pod(key) => self.reconcile_pod(&key),
                 Work::Service(key) => self.reconcile_service(&key),
                 Work::Budget(key) => self.reconcile_budget(&key),
@@ -278,6 +305,9 @@ impl Simulation {
         match table {
             "pods" => self.take_in_pod(change),
             "nodes" => {
+                if self.evictions.take_in(change, Instant::now()) {
+                    self.mark(Work::Evict);
+                }
                 self.mark(Work::Schedule);
                 self.cache.daemon_sets.clone().into_iter().for_each(|k| self.mark(Work::DaemonSet(k)));
             }
@@ -308,6 +338,8 @@ impl Simulation {
                 }
                 self.mark(Work::DaemonSet(key));
             }
+            "statefulsets.apps" => self.mark(Work::StatefulSet(key)),
+            "jobs.batch" => self.mark(Work::Job(key)),
             _ => {
                 self.cache.note_selector(&change.after, change.deleted, false);
                 self.mark(Work::Budget(key));

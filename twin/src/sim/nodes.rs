@@ -12,10 +12,11 @@ use crate::apiserver::server::ApiServer;
 use crate::apiserver::subresources::set_condition;
 use crate::objects::meta;
 use crate::sim::cache::PodFacts;
-use crate::sim::scheduler::tolerates_taint;
+use crate::sim::zones::NodeFacts;
 use crate::twin::NodeSpec;
 
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const LEASES: &str = "kube-node-lease";
 /// Between looks for Events that are too old.
 const EVENT_SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
@@ -119,6 +120,7 @@ impl Simulation {
                 self.expire_events();
                 self.timers.set(now + EVENT_SWEEP, Timer::Events);
             }
+            Timer::Evictions => self.mark(Work::Evict),
             Timer::Pod(key) => self.pod_timer(&key),
         }
     }
@@ -173,6 +175,7 @@ impl Simulation {
     fn look_at_nodes(&mut self, now: Instant) {
         let nodes = self.api().read_all("", "nodes", None);
         let storage = "leases.coordination.k8s.io";
+        let mut facts = Vec::with_capacity(nodes.len());
         for node in &nodes {
             let name = meta::name(node).to_owned();
             let version = self.api().store().get(storage, &format!("{LEASES}/{name}")).map_or(0, |e| e.version);
@@ -181,19 +184,65 @@ impl Simulation {
                 *seen = (version, now);
             }
             let silent = now.duration_since(seen.1) >= self.world.timing.node_grace;
-            let tainted = meta::list(node, &["spec", "taints"]).iter().any(|t| t["key"] == UNREACHABLE);
+            let (ready, says_no) = (is_ready(node), ready_status(node) == Some("False"));
             if silent && !self.leases.unreachable.contains_key(&name) {
                 self.leases.unreachable.insert(name.clone(), now);
                 self.lose_node(&name, node);
-            } else if !silent && is_ready(node) {
+            } else if says_no && !silent {
+                self.taint(node, NOT_READY, "NoSchedule");
+            } else if !silent && ready {
                 self.leases.unreachable.remove(&name);
-                if tainted {
-                    self.api().amend("", "nodes", "", &name, None, |n| retain_taints(n, |t| t["key"] != UNREACHABLE));
+                if meta::list(node, &["spec", "taints"]).iter().any(is_of_life_cycle) {
+                    self.api().amend("", "nodes", "", &name, None, |n| retain_taints(n, |t| !is_of_life_cycle(t)));
                 }
             }
+            let zone = node["metadata"]["labels"][evergreen_api::names::LABEL_ZONE].as_str().unwrap_or_default();
+            facts.push(NodeFacts { name, zone: zone.to_owned(), ready: ready && !silent });
         }
-        self.evict_from_lost(now, &nodes);
+        self.drive_out(now, &nodes, &facts);
         self.collect_orphaned_pods(&nodes);
+    }
+
+    /// Nodes that are lost or not ready get the taint that drives their pods out, when it is their zone's turn.
+    fn drive_out(&mut self, now: Instant, nodes: &[Value], facts: &[NodeFacts]) {
+        let lost: HashMap<&str, &Value> = nodes
+            .iter()
+            .zip(facts)
+            .filter(|(node, facts)| {
+                let silent = self.leases.unreachable.contains_key(&facts.name);
+                let known = silent || ready_status(node) == Some("False");
+                known && !meta::list(node, &["spec", "taints"]).iter().any(drives_out)
+            })
+            .map(|(node, facts)| (facts.name.as_str(), node))
+            .collect();
+        let interval = self.world.timing.eviction_interval;
+        let verdict = self.turns.look(now, facts, |name| lost.contains_key(name), interval);
+        if verdict.stand_still {
+            for node in nodes.iter().filter(|n| meta::list(n, &["spec", "taints"]).iter().any(drives_out)) {
+                self.api().amend("", "nodes", "", meta::name(node), None, |n| retain_taints(n, |t| !drives_out(t)));
+            }
+        }
+        for name in verdict.evict {
+            let key = if self.leases.unreachable.contains_key(&name) { UNREACHABLE } else { NOT_READY };
+            if let Some(node) = lost.get(name.as_str()) {
+                self.taint(node, key, "NoExecute");
+            }
+        }
+    }
+
+    fn taint(&self, node: &Value, key: &str, effect: &str) {
+        if meta::list(node, &["spec", "taints"]).iter().any(|t| t["key"] == key && t["effect"] == effect) {
+            return;
+        }
+        let now = self.api().clock().seconds();
+        let taint = json!({"key": key, "effect": effect, "timeAdded": now});
+        self.api().amend("", "nodes", "", meta::name(node), None, |node| {
+            // Unreachable and not ready exclude each other.
+            retain_taints(node, |t| !(is_of_life_cycle(t) && t["effect"] == effect));
+            if let Some(taints) = node["spec"]["taints"].as_array_mut() {
+                taints.push(taint);
+            }
+        });
     }
 
     fn lose_node(&mut self, name: &str, node: &Value) {
@@ -205,15 +254,7 @@ impl Simulation {
                 set_condition(&mut node["status"], &condition, &now);
             }
         });
-        if !meta::list(node, &["spec", "taints"]).iter().any(|t| t["key"] == UNREACHABLE) {
-            self.api().amend("", "nodes", "", name, None, |node| {
-                retain_taints(node, |_| true);
-                if let Some(taints) = node["spec"]["taints"].as_array_mut() {
-                    taints.push(json!({"key": UNREACHABLE, "effect": "NoSchedule", "timeAdded": now}));
-                    taints.push(json!({"key": UNREACHABLE, "effect": "NoExecute", "timeAdded": now}));
-                }
-            });
-        }
+        self.taint(node, UNREACHABLE, "NoSchedule");
         let pods: Vec<PodFacts> = self.cache.on_node(name).filter(|p| p.ready).cloned().collect();
         for pod in pods {
             self.api().amend("", "pods", pod.namespace(), pod.name(), Some("status"), |p| {
@@ -223,36 +264,6 @@ impl Simulation {
                     &now,
                 );
             });
-        }
-    }
-
-    /// Pods that do not tolerate an unreachable node for ever are deleted after a while; never when every node is
-    /// unreachable, because then it is not the nodes that failed.
-    fn evict_from_lost(&mut self, now: Instant, nodes: &[Value]) {
-        if self.leases.unreachable.len() >= nodes.len() {
-            return;
-        }
-        let toleration = self.world.timing.unreachable_toleration;
-        let lost: Vec<String> = self
-            .leases
-            .unreachable
-            .iter()
-            .filter(|(_, since)| now.duration_since(**since) >= toleration)
-            .map(|(n, _)| n.clone())
-            .collect();
-        let taint = json!({"key": UNREACHABLE, "effect": "NoExecute"});
-        for name in lost {
-            let pods: Vec<PodFacts> = self.cache.on_node(&name).filter(|p| p.is_active()).cloned().collect();
-            for pod in pods {
-                let spec = self
-                    .api()
-                    .read("", "pods", pod.namespace(), pod.name())
-                    .map(|p| p["spec"].clone())
-                    .unwrap_or_default();
-                if !tolerates_taint(&spec, &taint) {
-                    self.delete_pod(&pod, None);
-                }
-            }
         }
     }
 
@@ -274,8 +285,21 @@ impl Simulation {
     }
 }
 
+fn ready_status(node: &Value) -> Option<&str> {
+    meta::list(node, &["status", "conditions"]).iter().find(|c| c["type"] == "Ready")?["status"].as_str()
+}
+
 fn is_ready(node: &Value) -> bool {
-    meta::list(node, &["status", "conditions"]).iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    ready_status(node) == Some("True")
+}
+
+/// Whether the node life cycle controller sets and removes this taint.
+fn is_of_life_cycle(taint: &Value) -> bool {
+    matches!(taint["key"].as_str(), Some(UNREACHABLE | NOT_READY))
+}
+
+fn drives_out(taint: &Value) -> bool {
+    is_of_life_cycle(taint) && taint["effect"] == "NoExecute"
 }
 
 fn retain_taints(node: &mut Value, keep: impl Fn(&Value) -> bool) {

@@ -16,6 +16,8 @@ pub(crate) enum Timer {
     Hosts,
     /// Old Events are forgotten.
     Events,
+    /// Pods on tainted nodes run out of patience.
+    Evictions,
     /// A pod's next step.
     Pod(Arc<str>),
 }
