@@ -76,7 +76,9 @@ impl IpmiBmc {
                 Some(line) => line,
                 None => self.log_in().await?,
             };
-            match line.ask(request, repeatable).await {
+            // On a session that the BMC may have ended, patience is better spent on a new one.
+            let tries = if !repeatable { 1 } else { PATIENCE.len() - usize::from(!fresh) };
+            match line.ask(request, tries).await {
                 Ok(answer) if matches!(answer.completion, commands::BUSY | commands::NOT_READY) => {
                     self.line = Some(line);
                     tokio::time::sleep(BUSY_PAUSE).await;
@@ -106,7 +108,7 @@ impl IpmiBmc {
             }
         }
         let mut line = Line { socket, session: outcome? };
-        let answer = line.ask(&commands::set_privilege(self.privilege), true).await?;
+        let answer = line.ask(&commands::set_privilege(self.privilege), PATIENCE.len()).await?;
         commands::completed(answer, "the session's privilege")?;
         Ok(line)
     }
@@ -145,10 +147,9 @@ impl IpmiBmc {
 }
 
 impl Line {
-    async fn ask(&mut self, request: &Request, repeatable: bool) -> Result<Answer, BmcError> {
+    async fn ask(&mut self, request: &Request, tries: usize) -> Result<Answer, BmcError> {
         let number = self.session.next_number();
         let session = parking_lot::Mutex::new(&mut self.session);
-        let tries = if repeatable { PATIENCE.len() } else { 1 };
         exchange(
             &self.socket,
             || Ok(session.lock().seal(request, number, random()?)),
@@ -182,7 +183,7 @@ async fn exchange<T>(
                 // The host says that nothing listens there; it may be that the BMC restarts.
                 Ok(Err(_)) => {
                     refused = true;
-                    tokio::time::sleep_until(deadline).await;
+                    tokio::time::sleep_until(deadline.min(Instant::now() + PATIENCE[0])).await;
                     break;
                 }
                 Err(_) => break,
@@ -246,7 +247,7 @@ impl Bmc for IpmiBmc {
     async fn close(&mut self) {
         if let Some(mut line) = self.line.take() {
             let request = commands::close_session(line.session.managed());
-            let _ = tokio::time::timeout(PATIENCE[0], line.ask(&request, false)).await;
+            let _ = tokio::time::timeout(PATIENCE[0], line.ask(&request, 1)).await;
         }
     }
 }

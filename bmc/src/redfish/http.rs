@@ -180,8 +180,7 @@ impl Connection {
         let answer = async {
             let response = self.client.request(request).await.map_err(|error| self.unreachable(&error))?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| BmcError::Malformed(format!("{path}: {error}")))?.to_bytes();
+            let body = whole(body).await.map_err(|why| BmcError::Malformed(format!("{path}: {why}")))?;
             Ok(Answer { status: parts.status, headers: parts.headers, body })
         };
         let late = |_| Err(BmcError::Unreachable(format!("nothing within {} s", TIMEOUT.as_secs())));
@@ -210,6 +209,21 @@ impl Connection {
         }
         BmcError::Unreachable(text)
     }
+}
+
+/// Reads a body. Old BMCs end it by closing the connection without saying so over TLS; what came is taken then if it is a
+/// whole JSON document, which nothing that was cut off can be.
+async fn whole(body: hyper::body::Incoming) -> Result<Bytes, String> {
+    let mut body = Limited::new(body, MAX_ANSWER);
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => read.extend(frame.into_data().unwrap_or_default()),
+            Err(_) if serde_json::from_slice::<serde::de::IgnoredAny>(&read).is_ok() => break,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(read.into())
 }
 
 /// Path of a Location, which may be absolute.
