@@ -105,7 +105,9 @@ pub struct Shared {
     /// Kernel log reader.
     pub kernel_log: KernelLogState,
     /// Sources that are read by others than the collector.
-    others: RwLock<BTreeMap<String, Result<(), String>>>,
+    others: RwLock<BTreeMap<String, SourceStatus>>,
+    /// How often each source met something that is not what it should be.
+    source_errors: RwLock<BTreeMap<String, u64>>,
     /// The vital series as the health sources read them last; whoever predicts subscribes.
     pub readings: watch::Sender<Arc<Readings>>,
     /// Where logs of monitors were read up to by the agent before this one.
@@ -128,6 +130,7 @@ impl Shared {
             kernel_log: KernelLogState::default(),
             others: RwLock::default(),
             log_positions: Mutex::default(),
+            source_errors: RwLock::default(),
             readings: watch::Sender::default(),
             pod_names: Arc::new(RwLock::new(HashMap::new())),
             grants: Arc::new(Mutex::new(grants)),
@@ -143,11 +146,7 @@ impl Shared {
     /// Takes over a new sample.
     pub fn set_sample(&self, sample: Sample, mut sources: Vec<SourceStatus>, energy: EnergyView) {
         sources.push(self.kernel_log.status());
-        sources.extend(self.others.read().iter().map(|(name, outcome)| SourceStatus {
-            name: name.clone(),
-            present: outcome.is_ok(),
-            reason: outcome.clone().err(),
-        }));
+        sources.extend(self.others.read().values().cloned());
         sources.sort_by(|a, b| a.name.cmp(&b.name));
         let mut view = self.view.write();
         view.sample = sample;
@@ -158,13 +157,32 @@ impl Shared {
 
     /// Notes how reading a source went that the collector does not read.
     pub fn note_source(&self, name: &str, outcome: Result<(), String>) {
-        if self.others.read().get(name) == Some(&outcome) {
+        self.note_status(SourceStatus { name: name.to_owned(), present: outcome.is_ok(), reason: outcome.err() });
+    }
+
+    /// Notes how a source is; one that is there may have a reason too: what of it was left out.
+    pub fn note_status(&self, status: SourceStatus) {
+        if self.others.read().get(&status.name) == Some(&status) {
             return;
         }
-        if let Err(reason) = &outcome {
-            tracing::info!(source = name, reason, "source is absent");
+        match &status.reason {
+            Some(reason) if status.present => tracing::info!(source = status.name, reason, "source is there in part"),
+            Some(reason) => tracing::info!(source = status.name, reason, "source is absent"),
+            None => {}
         }
-        self.others.write().insert(name.to_owned(), outcome);
+        self.others.write().insert(status.name.clone(), status);
+    }
+
+    /// Counts trouble with a source.
+    pub fn count_source_errors(&self, source: &str, count: u64) {
+        let mut errors = self.source_errors.write();
+        let all = errors.entry(source.to_owned()).or_default();
+        *all = all.saturating_add(count);
+    }
+
+    /// Trouble with sources so far, by name.
+    pub fn source_errors(&self) -> BTreeMap<String, u64> {
+        self.source_errors.read().clone()
     }
 
     /// Forgets sources whose names begin so: nobody reads them any more.

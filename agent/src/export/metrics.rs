@@ -193,6 +193,18 @@ fn health(meter: &Meter, shared: &Arc<Shared>) {
             instrument.observe(f64::from(u8::from(source.present)), &attributes);
         }
     });
+    counter(
+        meter,
+        shared,
+        "evergreen.source.errors",
+        "{error}",
+        "Times that a source met something that is not what it should be.",
+        |shared, _, instrument| {
+            for (source, count) in shared.source_errors() {
+                instrument.observe(count as f64, &[KeyValue::new(attribute::SOURCE_NAME, source)]);
+            }
+        },
+    );
     gauge(
         meter,
         shared,

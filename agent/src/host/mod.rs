@@ -4,11 +4,14 @@
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 /// Largest file read whole: /proc/mounts of a node with thousands of pods stays below it.
 const MAX_FILE: u64 = 4 << 20;
+/// Most that is read of a file of one word.
+const MAX_WORD: u64 = 4096;
 
 /// Root of the host's file tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,24 @@ impl Root {
         read_bounded(&self.join(path))
     }
 
+    /// Whether the root shows the kernel that the agent runs on: this machine, or its files mounted into a container. A
+    /// recorded tree is another one, and nothing may be asked of this kernel in its name.
+    pub fn is_this_kernel(&self) -> bool {
+        if self.is_this_machine() {
+            return true;
+        }
+        let id = self.boot_id();
+        !id.is_empty() && id == Self::new("/").boot_id()
+    }
+
+    /// A file below `proc/net` of the host's own network: the one of its first process, because `proc/net` in a
+    /// container is the container's.
+    pub fn net(&self, name: &str) -> PathBuf {
+        let first = self.0.join("proc/1/net");
+        let first = if first.exists() { first } else { self.0.join("proc/net") };
+        first.join(name)
+    }
+
     /// Id of this boot, or an empty text where the host does not tell it.
     pub fn boot_id(&self) -> String {
         self.read("proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
@@ -50,12 +71,26 @@ impl Root {
 /// # Errors
 /// When it cannot be opened or read.
 pub fn read_bounded(path: &Path) -> io::Result<String> {
+    read_at_most(path, MAX_FILE)
+}
+
+fn read_at_most(path: &Path, most: u64) -> io::Result<String> {
+    // A pipe where a file should be would wait for somebody to write.
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    File::options().read(true).custom_flags(flags).open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
     })
+}
+
+/// Reads the beginning of a file, for the many that hold one word.
+///
+/// # Errors
+/// When it cannot be opened or read.
+pub fn read_word(path: &Path) -> io::Result<String> {
+    read_at_most(path, MAX_WORD)
 }
 
 /// Reads one unsigned number from a file.
@@ -63,7 +98,7 @@ pub fn read_bounded(path: &Path) -> io::Result<String> {
 /// # Errors
 /// When it cannot be read or holds something else, as sysfs files that lie do.
 pub fn read_number(path: &Path) -> io::Result<u64> {
-    let text = read_bounded(path)?;
+    let text = read_word(path)?;
     let text = text.trim();
     text.parse().map_err(|_| {
         io::Error::new(
@@ -76,4 +111,35 @@ pub fn read_number(path: &Path) -> io::Result<u64> {
 /// Name of this machine, for when nobody says what the node is called.
 pub fn host_name() -> String {
     sysinfo::System::host_name().ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_or_a_directory_in_the_place_of_a_file_is_read_without_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert_eq!(read_bounded(&pipe).unwrap(), "");
+        assert!(read_bounded(directory.path()).is_err());
+        assert!(read_number(&pipe).is_err());
+    }
+
+    #[test]
+    fn a_file_without_end_is_read_up_to_the_bound() {
+        assert_eq!(read_bounded(Path::new("/dev/zero")).unwrap().len() as u64, MAX_FILE);
+        assert!(read_number(Path::new("/dev/zero")).is_err());
+    }
+
+    #[test]
+    fn the_network_of_the_first_process_comes_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(directory.path());
+        assert!(root.net("dev").ends_with("proc/net/dev"));
+        std::fs::create_dir_all(directory.path().join("proc/1/net")).unwrap();
+        assert!(root.net("dev").ends_with("proc/1/net/dev"));
+        assert!(!root.is_this_kernel() && Root::new("/").is_this_kernel());
+    }
 }

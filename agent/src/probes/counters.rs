@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 const MAX_READINGS: usize = 128;
 /// Counters that are followed; behind that, new ones are left out.
 const MAX_COUNTERS: usize = 4096;
+/// Milliseconds of a minute.
+pub const MINUTE_MS: u64 = 60_000;
 
 /// Counters by name, over one window.
 #[derive(Debug)]
@@ -44,6 +46,14 @@ impl Counters {
             readings.pop_front();
         }
         readings.front().map_or(0, |(_, first)| value - first)
+    }
+
+    /// What was added within the window, of a counter that is known to stand where it stood.
+    pub fn again(&mut self, name: &str, now_ms: u64) -> u64 {
+        match self.readings.get(name).and_then(|readings| readings.back()).copied() {
+            Some((_, value)) => self.add(name, value, now_ms),
+            None => 0,
+        }
     }
 
     /// Forgets counters that were not read since.

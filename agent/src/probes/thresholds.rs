@@ -23,24 +23,63 @@ pub const RULE_PREFIX: &str = "threshold/";
 const MAX_EVIDENCE: usize = 8;
 
 /// What a threshold may be about.
-pub const MEASURES: [&str; 17] = [
+pub const MEASURES: [&str; 56] = [
     "file-descriptors.used",
     "pids.used",
     "conntrack.used",
+    "conntrack.dropped",
+    "memory.left",
+    "memory.stalled",
+    "io.stalled",
+    "oom.kills",
+    "cgroup.oom-kills",
+    "cgroup.pids.used",
+    "filesystem.used",
     "filesystem.inodes.used",
     "filesystem.remounted",
     "filesystem.silent",
+    "disk.offline",
+    "disk.io-errors",
+    "disk.stalled",
+    "nvme.not-live",
+    "smart.failing",
+    "smart.worn",
+    "smart.spare-gone",
+    "raid.missing",
     "edac.corrected.per-hour",
     "edac.corrected.trend",
     "edac.uncorrected",
     "thermal.throttles",
-    "raid.missing",
+    "sensor.heat",
+    "sensor.alarm",
+    "zone.heat",
     "link.changes",
+    "link.errors",
+    "link.slower",
+    "link.half-duplex",
+    "bond.missing",
+    "infiniband.down",
+    "infiniband.errors",
+    "infiniband.link-downed",
+    "tcp.retransmits",
+    "tcp.listen-drops",
+    "udp.overruns",
+    "softnet.dropped",
+    "route.missing",
+    "gateway.unreachable",
     "clock.unsynchronised",
+    "clock.error",
+    "clock.jump",
     "kubelet.failing",
     "runtime.failing",
     "dns.failing",
     "certificate.days",
+    "gpu.lost",
+    "gpu.uncorrected",
+    "gpu.slowed",
+    "gpu.heat",
+    "gpu.pages-pending",
+    "agent.memory",
 ];
 
 /// One figure.
@@ -211,18 +250,38 @@ impl Watch {
         self.settled.clear();
     }
 
-    /// Takes the figures of now, at milliseconds since boot. A thing that is measured no longer is no problem any more;
-    /// a measure that could not be taken at all (`missing`) changes nothing.
-    pub fn take(&mut self, thresholds: &[Threshold], figures: &[Figure], missing: &[&str], now_ms: u64) -> Vec<Signal> {
+    /// Takes the figures of now, at milliseconds since boot. A thing that is measured no longer is no problem any more,
+    /// unless its measure is in `troubled`: then it may be among what was left out. A measure that could not be taken at
+    /// all (`missing`) ends nothing that it raised.
+    pub fn take(
+        &mut self,
+        thresholds: &[Threshold],
+        figures: &[Figure],
+        missing: &[&str],
+        troubled: &[&str],
+        now_ms: u64,
+    ) -> Vec<Signal> {
         let mut worst: BTreeMap<ConditionType, Option<(&Threshold, Vec<String>)>> = BTreeMap::new();
         let mut unknown = Vec::new();
         for (index, threshold) in thresholds.iter().enumerate() {
+            let of_measure = || figures.iter().filter(|figure| figure.measure == threshold.measure);
+            let is_troubled = troubled.contains(&threshold.measure);
+            let mut hidden = self.states.iter().filter(|((owner, of), state)| {
+                *owner == index && **state == State::Raised && !of_measure().any(|figure| figure.of == *of)
+            });
             if missing.contains(&threshold.measure) {
-                unknown.push(threshold.about);
+                if hidden.next().is_some() || (is_troubled && !self.settled.contains(&threshold.about)) {
+                    unknown.push(threshold.about);
+                }
                 continue;
             }
-            let of_measure = || figures.iter().filter(|figure| figure.measure == threshold.measure);
-            self.states.retain(|(owner, of), _| *owner != index || of_measure().any(|figure| figure.of == *of));
+            if is_troubled {
+                if hidden.next().is_some() {
+                    unknown.push(threshold.about);
+                }
+            } else {
+                self.states.retain(|(owner, of), _| *owner != index || of_measure().any(|figure| figure.of == *of));
+            }
             let mut evidence = Vec::new();
             for figure in of_measure() {
                 let key = (index, figure.of.clone());
@@ -319,7 +378,7 @@ thresholds:
 
     fn step(watch: &mut Watch, thresholds: &[Threshold], value: Option<f64>, seconds: u64) -> &'static str {
         let figure = value.map(|value| Figure { measure: "pids.used", of: String::new(), value, says: "x".into() });
-        match watch.take(thresholds, figure.as_slice(), &[], seconds * 1000).as_slice() {
+        match watch.take(thresholds, figure.as_slice(), &[], &[], seconds * 1000).as_slice() {
             [] => "",
             [Signal::Seen(_)] => "raised",
             [Signal::Over { .. }] => "over",
@@ -363,8 +422,34 @@ thresholds:
         let thresholds = parse(&GOOD.replace("10s", "0s")).unwrap();
         let mut watch = Watch::default();
         assert_eq!(step(&mut watch, &thresholds, Some(1.0), 0), "raised");
-        assert!(watch.take(&thresholds, &[], &["pids.used"], 1000).is_empty());
+        assert!(watch.take(&thresholds, &[], &["pids.used"], &[], 1000).is_empty());
+        assert!(
+            watch.take(&thresholds, &[], &[], &["pids.used"], 1500).is_empty(),
+            "it may be among what was left out"
+        );
         assert_eq!(step(&mut watch, &thresholds, Some(0.1), 2), "over");
+    }
+
+    #[test]
+    fn a_condition_of_two_measures_ends_although_the_other_one_is_not_there() {
+        let second = GOOD.lines().skip(2).collect::<Vec<_>>().join("\n").replace("pids.used", "conntrack.used");
+        let thresholds = parse(&format!("{}{second}\n", GOOD).replace("10s", "0s")).unwrap();
+        let mut watch = Watch::default();
+        let figure = |value| [Figure { measure: "pids.used", of: String::new(), value, says: "x".into() }];
+        let mut take = |value, missing: &[&str], troubled: &[&str], now| match watch
+            .take(&thresholds, &figure(value), missing, troubled, now)
+            .as_slice()
+        {
+            [] => "",
+            [Signal::Seen(_)] => "raised",
+            [Signal::Over { .. }] => "over",
+            other => panic!("{other:?}"),
+        };
+        let other = ["conntrack.used"];
+        assert_eq!(take(0.1, &other, &other, 0), "", "an earlier agent may have raised it by what cannot be read now");
+        assert_eq!(take(0.1, &other, &[], 1), "over");
+        assert_eq!(take(0.95, &other, &[], 2), "raised");
+        assert_eq!(take(0.1, &other, &other, 3), "over");
     }
 
     #[test]
