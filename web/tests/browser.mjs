@@ -107,7 +107,7 @@ try {
         const { page, wrong, close } = await open(plane.web, { locale });
         await page.goto(plane.web);
         await page.getByText(word.empty).waitFor();
-        for (const view of ['incidents', 'energy']) {
+        for (const view of ['incidents', 'energy', 'network']) {
           await page.goto(`${plane.web}/#/${view}`);
           await page.locator('.notice').waitFor();
         }

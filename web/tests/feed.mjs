@@ -52,6 +52,30 @@ export class Feed {
     if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
   }
 
+  /** What a node's probes of a peer in each data center found; the way between the last two loses some. */
+  mesh(node, gauge, ms) {
+    const point = (name, unit, value, attributes) => gauge(name, unit, value, attributes);
+    return SITES.flatMap((site) => {
+      const peer = this.nodes.find((other) => other.site === site && other !== node);
+      if (!peer) return [];
+      const far = site !== node.site;
+      const attributes = [
+        text('evergreen.mesh.peer', peer.name),
+        text('evergreen.mesh.peer.site', site),
+        text('evergreen.mesh.scope', far ? 'remote' : 'site'),
+      ];
+      const bad = far && node.site !== 'dc-a' && site !== 'dc-a' ? 0.18 : 0;
+      const rtt = (far ? 0.0021 : 0.00018) * (0.9 + 0.2 * wave(node.seed, ms));
+      return [
+        point('evergreen.mesh.loss', '1', bad, attributes),
+        point('evergreen.mesh.late', '1', 0, attributes),
+        point('evergreen.mesh.rtt', 's', rtt, attributes),
+        point('evergreen.mesh.rtt.p99', 's', rtt * 2.2, attributes),
+        point('evergreen.mesh.mtu', 'By', 1500, attributes),
+      ];
+    });
+  }
+
   /** One export of every node and controller at `ms`; counters have advanced by `step` since the one before. */
   metricsAt(ms, step) {
     const resourceMetrics = [];
@@ -85,6 +109,7 @@ export class Feed {
         const attributes = [text('evergreen.problem.kind', kind), text('evergreen.problem.severity', severity), text('evergreen.problem.summary', summary)];
         metrics.push(gauge('evergreen.node.problem', '1', 1, attributes));
       }
+      metrics.push(...this.mesh(node, gauge, ms));
       if (Math.round(ms / STEP) % 6 === 0) metrics.push(counter('k8s.pod.energy', this.pods(node, watts)));
       resourceMetrics.push({
         resource: { attributes: [text('service.name', 'evergreen-agent'), text('evergreen.site', node.site), text('k8s.node.name', node.name)] },

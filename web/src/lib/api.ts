@@ -133,6 +133,37 @@ export interface MetricSeries {
   truncated: boolean;
 }
 
+export interface MeshBetween {
+  from: string;
+  to: string;
+  paths: number;
+  loss: number;
+  late: number;
+  worst: number;
+  rtt_ms: number | null;
+  rtt_p99_ms: number | null;
+}
+
+export interface MeshPath {
+  from: string;
+  to: string;
+  scope: string;
+  loss: number;
+  late: number;
+  rtt_ms: number | null;
+  rtt_p99_ms: number | null;
+  mtu: number | null;
+}
+
+export interface Mesh {
+  generated_at: string;
+  sites: string[];
+  between: MeshBetween[];
+  faults: { site: string; kind: string; subject: string }[];
+  paths: MeshPath[];
+  truncated: boolean;
+}
+
 /** An answer that is no, or none at all (`status` 0). */
 export class ApiError extends Error {
   constructor(
@@ -167,6 +198,8 @@ async function ask<T>(path: string, params: Record<string, string | undefined>, 
 }
 
 export const api = {
+  mesh: (from: string | undefined, to: string | undefined, signal?: AbortSignal) =>
+    ask<Mesh>('mesh', from && to ? { from, to } : {}, signal),
   fleet: (signal?: AbortSignal) => ask<Fleet>('fleet', {}, signal),
   incidents: (state: string | undefined, limit: number, signal?: AbortSignal) =>
     ask<{ incidents: Incident[] }>('incidents', { state, limit: String(limit) }, signal),
