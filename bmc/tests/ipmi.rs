@@ -117,6 +117,8 @@ async fn a_bmc_without_a_meter_or_with_one_that_stands_still_says_so() {
     assert_eq!(bmc.power_state().await.unwrap(), PowerState::On, "the rest works");
     simulated.say(&json!({"watts": 5, "power": "on", "measuring": false}));
     assert_eq!(bmc.power().await.unwrap_err().word(), "no_figure");
+    simulated.say(&json!({"watts": 5, "power": "on", "operator": true}));
+    assert_eq!(bmc.power().await.unwrap().milliwatts, 5_000, "where users may not read, an operator asks");
 }
 
 #[tokio::test]

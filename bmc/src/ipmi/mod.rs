@@ -227,8 +227,15 @@ impl Bmc for IpmiBmc {
     }
 
     async fn power(&mut self) -> Result<Reading, BmcError> {
-        let answer = self.ask(&commands::power_reading(), true).await?;
-        let mut reading = commands::reading(&commands::completed(answer, "power readings over IPMI (DCMI)")?)?;
+        const WHAT: &str = "power readings over IPMI (DCMI)";
+        let mut answer = commands::completed(self.ask(&commands::power_reading(), true).await?, WHAT);
+        if matches!(answer, Err(BmcError::Privilege(_))) && self.privilege == Privilege::User {
+            // The specification lets users read; some BMCs want an operator to ask.
+            self.close().await;
+            self.privilege = Privilege::Operator;
+            answer = commands::completed(self.ask(&commands::power_reading(), true).await?, WHAT);
+        }
+        let mut reading = commands::reading(&answer?)?;
         reading.power_state = self.power_state().await.ok();
         Ok(reading)
     }

@@ -1,7 +1,7 @@
 """A BMC that answers real IPMI 2.0 over LAN on loopback: pyghmi's own, with DCMI power and cipher suite 17 added.
 
 Usage: ipmi_bmc.py PORT SUITE STATE
-STATE is a JSON file that is read again at every question: {"watts", "power", "measuring", "obeys", "busy"}.
+STATE is a JSON file that is read again at every question: {"watts", "power", "measuring", "obeys", "busy", "operator"}.
 Every order is added as a line to STATE.log.
 """
 
@@ -85,6 +85,8 @@ class Bmc(bmc.Bmc):
                 json.dump(state, file)
             return session.send_ipmi_response(code=0xC0)
         dcmi = request["netfn"] == 0x2C and len(request["data"]) > 0 and request["data"][0] == 0xDC
+        if dcmi and state.get("operator") and session.clientpriv < 3:
+            return session.send_ipmi_response(code=0xD4)
         if dcmi and "watts" in state and request["command"] == 0x02:
             data = bytearray([0xDC])
             for watts in (state["watts"], 100, 400, 250):
