@@ -148,6 +148,10 @@ fn once(args: &RunArgs) -> Result<ExitCode, Failure> {
     collector.read_slow();
     meter.sample(boot_ms(), collector.cpu_times(), &mut collector.sources);
     let shared = Shared::new(node.clone(), String::new(), GrantBook::default(), false);
+    let mut asked = Probes::new(Root::new(&args.root), args.probes.clone());
+    let pass = asked.ask_once(collector.sample(), &load_rules(&args.rules)?);
+    let pass = pass.context("the health sources cannot be asked").map_err(Failure::Reach)?;
+    pass.sources.into_iter().for_each(|status| shared.note_status(status));
     shared.set_sample(collector.sample().clone(), collector.sources.statuses(), meter.view().clone());
     let text = shared.with(|view| {
         if !args.json {
@@ -176,6 +180,7 @@ fn once(args: &RunArgs) -> Result<ExitCode, Failure> {
         });
         let sample = json!({
             "node": node, "at": jiff::Timestamp::now(), "sample": view.sample, "sources": sources, "energy": energy,
+            "series": pass.readings.all,
         });
         format!("{sample:#}\n")
     });

@@ -1,7 +1,7 @@
 //! The live table of `--standalone`, for people at a terminal.
 
 use comfy_table::{Cell, Color, Table, presets};
-use evergreen_api::Severity;
+use evergreen_api::{Severity, resources::SourceStatus};
 
 use crate::shared::View;
 
@@ -93,11 +93,39 @@ pub fn draw(node: &str, view: &View, listen: Option<&str>) -> String {
         }
         text.push_str(&format!("{problems}\n"));
     }
-    for source in view.sources.iter().filter(|source| !source.present) {
-        text.push_str(&format!("absent: {} ({})\n", source.name, source.reason.as_deref().unwrap_or("unknown")));
-    }
+    text.push_str(&sources(&view.sources));
     if let Some(listen) = listen {
         text.push_str(&format!("metrics: http://{listen}/metrics   stop: Ctrl-C\n"));
+    }
+    text
+}
+
+/// Sources that are there in a line or two, and those that are not, or not whole, each with its reason.
+fn sources(all: &[SourceStatus]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let whole: Vec<&str> = all
+        .iter()
+        .filter(|source| source.present && source.reason.is_none())
+        .map(|source| source.name.as_str())
+        .collect();
+    let mut text = format!("sources: {} of {} are read", all.iter().filter(|source| source.present).count(), all.len());
+    let mut width = usize::MAX;
+    for name in whole {
+        if width.saturating_add(name.len()) > 110 {
+            text.push_str("\n  ");
+            width = 0;
+        }
+        text.push_str(name);
+        text.push(' ');
+        width += name.len() + 1;
+    }
+    text.push('\n');
+    for source in all.iter().filter(|source| source.reason.is_some() || !source.present) {
+        let mark = if source.present { "in part" } else { "absent" };
+        let reason = source.reason.as_deref().unwrap_or("unknown");
+        text.push_str(&format!("  {mark:<7} {:<18} {reason}\n", source.name));
     }
     text
 }
@@ -121,6 +149,24 @@ mod tests {
     fn an_agent_that_has_read_nothing_draws_a_table_all_the_same() {
         let text = draw("n", &View::default(), None);
         assert!(text.contains("absent") && text.contains("no problems"));
+    }
+
+    #[test]
+    fn sources_are_listed_and_those_that_are_absent_or_partial_say_why() {
+        let source = |name: &str, present, reason: Option<&str>| SourceStatus {
+            name: name.into(),
+            present,
+            reason: reason.map(Into::into),
+        };
+        let text = sources(&[
+            source("cpu", true, None),
+            source("edac", false, Some("no driver")),
+            source("hwmon", true, Some("left out: x")),
+        ]);
+        assert_eq!(
+            text,
+            "sources: 2 of 3 are read\n  cpu \n  absent  edac               no driver\n  in part hwmon              left out: x\n"
+        );
     }
 
     #[test]

@@ -39,7 +39,16 @@ impl Root {
     /// # Errors
     /// When it cannot be opened or read.
     pub fn read(&self, path: impl AsRef<Path>) -> io::Result<String> {
-        read_bounded(&self.join(path))
+        let path = path.as_ref();
+        read_bounded(&self.join(path)).map_err(|error| at(path, error))
+    }
+
+    /// Reads a file below the host's own `proc/net`.
+    ///
+    /// # Errors
+    /// When it cannot be opened or read.
+    pub fn read_net(&self, name: &str) -> io::Result<String> {
+        read_bounded(&self.net(name)).map_err(|error| at(&Path::new("proc/net").join(name), error))
     }
 
     /// Whether the root shows the kernel that the agent runs on: this machine, or its files mounted into a container. A
@@ -64,6 +73,16 @@ impl Root {
     pub fn boot_id(&self) -> String {
         self.read("proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
     }
+}
+
+/// An error that says of which file it is.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    let says = match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no {}", path.display()),
+        io::ErrorKind::PermissionDenied => format!("{} may not be read", path.display()),
+        _ => format!("{}: {error}", path.display()),
+    };
+    io::Error::new(error.kind(), says)
 }
 
 /// Reads a file of bounded size, bytes that are no UTF-8 replaced.

@@ -95,7 +95,7 @@ fn ends(look: &Look<'_>) -> io::Result<Vec<(String, jiff::Timestamp)>> {
                 look.doubt(&file, "holds no certificate in PEM");
                 first.get_or_insert(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("{of}: no certificate in PEM is in it"),
+                    format!("{of} holds no certificate in PEM"),
                 ));
             }
         }

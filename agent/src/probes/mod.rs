@@ -129,6 +129,15 @@ impl Probes {
         self.conclude(answers, rules, now_ms)
     }
 
+    /// Asks all sources once for somebody who waits for it, as [`run`] does again and again.
+    ///
+    /// # Errors
+    /// When this process may not even have a timer.
+    pub fn ask_once(&mut self, sample: &Sample, rules: &Rulebook) -> std::io::Result<Pass> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        Ok(runtime.block_on(self.ask_apart(Some(Arc::new(sample.clone())), rules, boot_ms())))
+    }
+
     /// Asks all sources once, on threads of their own: a source that does not come back is left behind with its thread,
     /// and the others are asked all the same.
     async fn ask_apart(&mut self, sample: Option<Arc<Sample>>, rules: &Rulebook, now_ms: u64) -> Pass {
@@ -154,8 +163,14 @@ impl Probes {
                 Err(error) => {
                     missing.extend_from_slice(about.measures);
                     errors += u64::from(source::is_trouble(&error) && errors == 0);
-                    let first = answer.trouble.first.map(|first| format!(" ({first})")).unwrap_or_default();
-                    (false, Some(format!("{error}{first}")))
+                    let reason = match answer.trouble.first {
+                        Some(first) if error.kind() == std::io::ErrorKind::NotFound => {
+                            format!("nothing of it can be used: {first}")
+                        }
+                        Some(first) if !error.to_string().starts_with(first.as_str()) => format!("{error} ({first})"),
+                        _ => error.to_string(),
+                    };
+                    (false, Some(reason))
                 }
             };
             if errors > 0 {

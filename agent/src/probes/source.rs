@@ -145,7 +145,7 @@ impl<'a> Look<'a> {
     /// # Errors
     /// When it cannot be read.
     pub fn net(&self, name: &str) -> io::Result<String> {
-        host::read_bounded(&self.root.net(name))
+        self.root.read_net(name)
     }
 
     /// The word in a file, trimmed; none where there is no such file, or it cannot be read just now.

@@ -20,7 +20,7 @@ pub use self::{
     pressure::Pressure,
     rates::{Disk, Interface},
 };
-use crate::host::{self, Root};
+use crate::host::Root;
 
 /// Everything that was read at one moment.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -150,7 +150,7 @@ impl Collector {
         self.sample.pressure = self.sources.note("pressure", pressure).unwrap_or_default();
         let disks = self.root.read("proc/diskstats").map(|text| self.disks.advance(&self.root, &text, elapsed));
         self.sample.disks = self.sources.note("disks", disks).unwrap_or_default();
-        let network = host::read_bounded(&self.root.net("dev")).map(|text| self.network.advance(&text, elapsed));
+        let network = self.root.read_net("dev").map(|text| self.network.advance(&text, elapsed));
         self.sample.network = self.sources.note("network", network).unwrap_or_default();
     }
 

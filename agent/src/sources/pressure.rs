@@ -36,6 +36,9 @@ pub fn read(root: &Root) -> io::Result<Vec<Pressure>> {
         }
     }
     match failure {
+        Some(error) if all.is_empty() && error.kind() == io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), "the kernel tells no pressure (Linux before 4.20, or switched off)"))
+        }
         Some(error) if all.is_empty() => Err(error),
         None if all.is_empty() => Err(io::Error::new(io::ErrorKind::InvalidData, "proc/pressure is not understood")),
         _ => Ok(all),
