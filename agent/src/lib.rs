@@ -18,6 +18,7 @@ pub mod health;
 pub mod heartbeat;
 pub mod host;
 pub mod kernel;
+pub mod mesh;
 pub mod npd;
 pub mod places;
 pub mod probes;

@@ -131,6 +131,8 @@ impl Rulebook {
     /// Rules of the kernel log and configurations.
     pub fn of(kernel: Arc<RuleSet>, configs: Vec<Config>) -> Self {
         let mut ids: HashSet<String> = kernel.rules().iter().map(|rule| rule.id.clone()).collect();
+        // No file can take away what the site says about this node's network.
+        ids.insert(crate::mesh::RULE.to_owned());
         ids.insert(crate::watch::LOSSES_RULE.to_owned());
         let (mut logs, mut checks) = (Vec::new(), Vec::new());
         for config in configs {

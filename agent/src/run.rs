@@ -27,6 +27,7 @@ use crate::{
     heartbeat::{self, HeartbeatConfig},
     host::{self, Root},
     kernel::rules::BUILT_IN,
+    mesh::{self, Mesh},
     npd,
     probes::{self, Probes, thresholds},
     publish::{Publisher, cluster, pods},
@@ -232,6 +233,8 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     tracing::info!(node, site, %address, root = %args.root.display(), cluster = client.is_some(), "agent started");
 
     export::metrics::register(&telemetry.meter(), &shared);
+    let mesh = Mesh::new(&site);
+    mesh::metrics::register(&telemetry.meter(), &mesh);
     if let Some(meter) = telemetry.meter_every(args.pod_interval.get()).map_err(|error| Failure::Use(error.into()))? {
         export::pods::register(&meter, &shared);
     }
@@ -264,6 +267,7 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     let every = args.health_interval.get();
     tasks.spawn(probes::run(asked, every, books.clone(), Arc::clone(&shared), signals.clone(), cancel.clone()));
     tasks.spawn(npd::checks::run(books, Arc::clone(&shared), signals.clone(), cancel.clone()));
+    let to_health = signals.clone();
     tasks.spawn(rules::follow(args.rules.clone(), every, book, signals, Arc::clone(&shared), cancel.clone()));
     tasks.spawn(health.run(incoming, found, cancel.clone()));
     tasks.spawn(collect(args.clone(), root, store, Arc::clone(&shared), cancel.clone()));
@@ -282,7 +286,9 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
             token: args.site_token_file.clone(),
             node: node.clone(),
         };
-        let beats = HeartbeatConfig { site: config.clone(), address: reachable, root: beaten };
+        let probed = mesh::MeshConfig { site: config.clone(), listen: address };
+        let beats = HeartbeatConfig { site: config.clone(), address: reachable, root: beaten, mesh: mesh.clone() };
+        tasks.spawn(mesh::run(probed, mesh, Arc::clone(&shared), to_health, cancel.clone()));
         tasks.spawn(heartbeat::run(beats, cancel.clone()));
         tasks.spawn(pull::run(config, Arc::clone(&shared.grants), cancel.clone()));
     }

@@ -74,11 +74,19 @@ impl PeerList {
         if self.peers.len() > MAX_PEERS {
             return Err(HeartbeatError::TooManyPeers);
         }
-        self.peers.iter().try_for_each(|peer| {
-            check_node(&peer.node, "peers.node")?;
-            check_node(&peer.site, "peers.site")?;
-            check_address(&peer.address, "peers.address")
-        })
+        self.peers.iter().try_for_each(Peer::check)
+    }
+}
+
+impl Peer {
+    /// Checks every part of it.
+    ///
+    /// # Errors
+    /// The first part that is not as it has to be.
+    pub fn check(&self) -> Result<(), HeartbeatError> {
+        check_node(&self.node, "peers.node")?;
+        check_node(&self.site, "peers.site")?;
+        check_address(&self.address, "peers.address")
     }
 }
 

@@ -95,6 +95,73 @@ pub mod attribute {
     pub const REJECTED: &str = "evergreen.decision.rejected";
 }
 
+/// Names of predictions.
+pub mod prediction {
+    /// Gauge, s: something is predicted of a node; the value is when it is expected, Unix time, or 0 where no time is
+    /// known. An export without it withdraws it.
+    pub const NODE_PREDICTION: &str = "evergreen.node.prediction";
+    /// timeToLimit, errorTrend or anomaly.
+    pub const BASIS: &str = "evergreen.prediction.basis";
+    /// Kind of the problem to be expected.
+    pub const KIND: &str = "evergreen.prediction.kind";
+    /// What it is about.
+    pub const SUBJECT: &str = "evergreen.prediction.subject";
+    /// One line.
+    pub const SUMMARY: &str = "evergreen.prediction.summary";
+    /// How it was concluded.
+    pub const METHOD: &str = "evergreen.prediction.method";
+    /// When it was first made, RFC 3339, as all times below.
+    pub const MADE: &str = "evergreen.prediction.made";
+    /// Not sooner than this.
+    pub const EARLIEST: &str = "evergreen.prediction.earliest";
+    /// Nor later than this.
+    pub const LATEST: &str = "evergreen.prediction.latest";
+    /// Figures that support it, one a line.
+    pub const EVIDENCE: &str = "evergreen.prediction.evidence";
+    /// Series that it rests on.
+    pub const SERIES: &str = "evergreen.prediction.series";
+    /// First reading that it rests on.
+    pub const FROM: &str = "evergreen.prediction.from";
+    /// Last one.
+    pub const TO: &str = "evergreen.prediction.to";
+    /// How many.
+    pub const COUNT: &str = "evergreen.prediction.count";
+}
+
+/// Names of the network mesh.
+pub mod mesh {
+    /// Gauge, 0..1: share of the newest probes of a peer that were lost.
+    pub const LOSS: &str = "evergreen.mesh.loss";
+    /// Gauge, 0..1: share of the newest probes of a peer that came far too late.
+    pub const LATE: &str = "evergreen.mesh.late";
+    /// Gauge, s: median time to a peer and back.
+    pub const RTT: &str = "evergreen.mesh.rtt";
+    /// Gauge, s: time to a peer and back that 99 % stay within.
+    pub const RTT_P99: &str = "evergreen.mesh.rtt.p99";
+    /// Gauge, By: largest IP packet that reaches a peer in one piece.
+    pub const MTU: &str = "evergreen.mesh.mtu";
+    /// Gauge, s: time in which the site endpoint's name was resolved.
+    pub const DNS: &str = "evergreen.mesh.dns";
+    /// Counter: lookups of that name that failed.
+    pub const DNS_FAILURES: &str = "evergreen.mesh.dns.failures";
+    /// Counter: probes of others, by outcome.
+    pub const ECHOES: &str = "evergreen.mesh.echoes";
+    /// Gauge, 1: the site's controller blames this for what fails. Attributes: kind, subject, summary.
+    pub const FAULT: &str = "evergreen.mesh.fault";
+    /// Attribute: node that is probed.
+    pub const PEER: &str = "evergreen.mesh.peer";
+    /// Attribute: its data center.
+    pub const PEER_SITE: &str = "evergreen.mesh.peer.site";
+    /// Attribute: rack, zone, site or remote.
+    pub const SCOPE: &str = "evergreen.mesh.scope";
+    /// Attribute: node, link, rack, zone, site, between_racks, between_zones, between_sites, everywhere.
+    pub const FAULT_KIND: &str = "evergreen.mesh.fault.kind";
+    /// Attribute: which one.
+    pub const FAULT_SUBJECT: &str = "evergreen.mesh.fault.subject";
+    /// Attribute: one line about it.
+    pub const FAULT_SUMMARY: &str = "evergreen.mesh.fault.summary";
+}
+
 /// Span names.
 pub mod span {
     /// Root of a node incident.

@@ -229,7 +229,7 @@ fn read_certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'stati
 }
 
 /// Percent-encodes what a node name should never hold anyway.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     text.bytes()
         .map(|b| {
             if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_') {

@@ -24,6 +24,7 @@ use crate::{
     clock::boot_ms,
     grants::pull::{self, HttpClient, PullError, SiteConfig},
     host::Root,
+    mesh::Mesh,
 };
 
 pub use self::address::{HeartbeatTarget, heartbeat_address};
@@ -34,6 +35,8 @@ const TIMEOUT: Duration = Duration::from_millis(900);
 const IN_FLIGHT: usize = 4;
 /// A result is told for so long, because heartbeats get lost.
 const RETELL: Duration = Duration::from_secs(2);
+/// How often the figures of the mesh ride along; a heartbeat that is lost takes them with it, and the next ones follow.
+const TELL_PATHS: Duration = Duration::from_millis(1_900);
 /// Peers that are looked at at a time.
 const MAX_LOOKS: usize = MAX_PROBES;
 /// A connection is made anew after so long, so that a rotated certificate is taken up.
@@ -50,6 +53,8 @@ pub struct HeartbeatConfig {
     pub address: String,
     /// Where the boot id is read.
     pub root: Root,
+    /// What the network mesh found, and where the site's word about it goes.
+    pub mesh: Mesh,
 }
 
 /// A connection of its own, made when it is first needed.
@@ -76,6 +81,8 @@ struct Loop {
     looking: BTreeMap<String, u64>,
     results: VecDeque<(Instant, ProbeResult)>,
     result: u64,
+    /// When the mesh was told of last.
+    paths_told: Option<Instant>,
     failing: bool,
 }
 
@@ -99,6 +106,7 @@ pub async fn run(config: HeartbeatConfig, cancel: CancellationToken) {
         results: VecDeque::new(),
         // Grows across restarts of the agent, as the heartbeats' sequence does.
         result: boot_ms(),
+        paths_told: None,
         failing: false,
     };
     loop {
@@ -119,6 +127,10 @@ impl Loop {
         let Some(line) = self.lines.pop() else { return };
         self.results.retain(|(told, _)| told.elapsed() < RETELL);
         let sent_ms = boot_ms();
+        let tell_paths = self.paths_told.is_none_or(|told| told.elapsed() >= TELL_PATHS);
+        if tell_paths {
+            self.paths_told = Some(Instant::now());
+        }
         let beat = Heartbeat {
             node: self.config.site.node.clone(),
             boot_id: self.boot_id.clone(),
@@ -127,7 +139,7 @@ impl Loop {
             address: self.config.address.clone(),
             leaving,
             probes: self.results.iter().map(|(_, result)| result.clone()).collect(),
-            paths: Vec::new(),
+            paths: if tell_paths { self.config.mesh.reports() } else { Vec::new() },
         };
         let site = self.config.site.clone();
         self.under_way.spawn(async move {
@@ -154,6 +166,7 @@ impl Loop {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the site's controller hears this node again");
                 }
+                self.config.mesh.told(answer.unreachable);
                 for request in answer.probe {
                     self.look_at(request);
                 }
@@ -265,7 +278,8 @@ mod tests {
         let endpoint = controller(heard.clone(), gone.to_string()).await;
         let site = SiteConfig { endpoint, ca: None, certificate: None, key: None, token: None, node: "n".into() };
         let folder = tempfile::tempdir().unwrap();
-        let config = HeartbeatConfig { site, address: "127.0.0.1:1".into(), root: Root::new(folder.path()) };
+        let mesh = Mesh::new("dc-a");
+        let config = HeartbeatConfig { site, address: "127.0.0.1:1".into(), root: Root::new(folder.path()), mesh };
         let cancel = CancellationToken::new();
         let running = tokio::spawn(run(config, cancel.clone()));
         let told = async {

@@ -5,6 +5,7 @@
 //! Nodes' conditions. It never does anything about a lost node; what follows is a playbook.
 
 pub mod detector;
+pub(crate) mod events;
 pub mod peers;
 mod record;
 
@@ -18,7 +19,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use self::detector::{Detector, Event, Settings, Standing};
-use crate::site::BootClock;
+use crate::{
+    mesh::{self, MeshContext, MeshWatch, plan::Candidate},
+    site::{BootClock, Register},
+};
 
 /// The detector is ticked this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -27,6 +31,8 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, Default)]
 pub struct NodeWatch {
     listening: Arc<Mutex<Option<Listening>>>,
+    /// The network between the nodes.
+    pub mesh: MeshWatch,
 }
 
 #[derive(Debug)]
@@ -39,13 +45,30 @@ struct Listening {
 impl NodeWatch {
     /// Takes a checked heartbeat in. `None` when this replica does not lead: the agent has to find the one that does.
     pub fn heartbeat(&self, beat: &Heartbeat) -> Option<HeartbeatAnswer> {
-        let mut listening = self.listening.lock();
-        let Listening { detector, events } = listening.as_mut()?;
-        Some(HeartbeatAnswer { probe: detector.heartbeat(beat, BootClock.now(), events), ..HeartbeatAnswer::default() })
+        let probe = {
+            let mut listening = self.listening.lock();
+            let Listening { detector, events } = listening.as_mut()?;
+            detector.heartbeat(beat, BootClock.now(), events)
+        };
+        let unreachable = self.mesh.heard(&beat.node, &beat.paths);
+        Some(HeartbeatAnswer { probe, unreachable, ..HeartbeatAnswer::default() })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Detector) -> T) -> Option<T> {
         self.listening.lock().as_mut().map(|listening| act(&mut listening.detector))
+    }
+
+    /// Nodes that live, or are merely suspected; nobody when this replica does not lead.
+    pub fn members(&self) -> Vec<Candidate> {
+        let members = |detector: &mut Detector| {
+            let candidate = |(node, place, address): (&str, &_, &str)| Candidate {
+                node: node.to_owned(),
+                place: Clone::clone(place),
+                address: address.to_owned(),
+            };
+            detector.members().map(candidate).collect()
+        };
+        self.with(members).unwrap_or_default()
     }
 
     fn tick(&self) -> Vec<Event> {
@@ -57,13 +80,16 @@ impl NodeWatch {
 
     /// Registers the number of nodes by standing, observed while this replica leads.
     pub fn register(&self, meter: &Meter) {
+        self.mesh.register(meter);
         let watch = self.clone();
         meter
             .u64_observable_gauge("evergreen.site.nodes")
             .with_description("Nodes whose agents send heartbeats, by standing")
             .with_callback(move |observer| {
-                let standings: Option<Vec<Standing>> = watch.with(|d| d.standings().map(|(_, s)| s).collect());
-                let Some(standings) = standings else { return };
+                let seen: Option<(Vec<Standing>, usize)> =
+                    watch.with(|d| (d.standings().map(|(_, s)| s).collect(), d.unheard()));
+                let Some((standings, unheard)) = seen else { return };
+                observer.observe(unheard as u64, &[KeyValue::new("evergreen.node.standing", "unheard")]);
                 for (standing, name) in [
                     (Standing::Alive, "alive"),
                     (Standing::Suspected, "suspected"),
@@ -89,6 +115,8 @@ pub struct NodesContext {
     pub incidents: IncidentTracer,
     /// Where heartbeats arrive.
     pub watch: NodeWatch,
+    /// Registers of all data centers: their nodes are probed too.
+    pub registers: Vec<Arc<Register>>,
 }
 
 /// Listens for as long as the term lasts.
@@ -96,10 +124,20 @@ pub async fn run(context: NodesContext, term: CancellationToken) {
     let fresh = Listening { detector: Detector::new(Settings::default()), events: Vec::new() };
     *context.watch.listening.lock() = Some(fresh);
     let work = async {
-        let recorder = record::Recorder::new(context.clone());
-        tokio::join!(listen(&context.watch, &recorder), recorder.write(), recorder.follow_nodes());
+        let (events, queue) = events::Events::new(&context.site);
+        let recorder = record::Recorder::new(context.clone(), events);
+        let told = queue.write(context.client.clone());
+        tokio::join!(listen(&context.watch, &recorder), recorder.write(), recorder.follow_nodes(), told);
     };
-    term.run_until_cancelled(work).await;
+    let meshed = MeshContext {
+        client: context.client.clone(),
+        site: context.site.clone(),
+        registers: context.registers.clone(),
+        incidents: context.incidents.clone(),
+        nodes: context.watch.clone(),
+        watch: context.watch.mesh.clone(),
+    };
+    tokio::join!(term.run_until_cancelled(work), mesh::run(meshed, term.clone()));
     *context.watch.listening.lock() = None;
 }
 
@@ -119,6 +157,9 @@ fn tell(event: &Event) {
     match event {
         Event::Suspected { node, silent_for } => tracing::info!(node, ?silent_for, "no heartbeat; peers look"),
         Event::Cleared { node, silent_for } => tracing::info!(node, ?silent_for, "heard again; it was never lost"),
+        Event::Unheard { node, silent_for } => {
+            tracing::warn!(node, ?silent_for, "not heard here, but peers reach it: it is not lost");
+        }
         Event::Lost { node, evidence } => {
             tracing::warn!(node, silent_for = ?evidence.silent_for, witnesses = ?evidence.witnesses, "node lost");
         }

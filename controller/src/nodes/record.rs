@@ -27,6 +27,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     NodesContext,
     detector::{Event, Evidence},
+    events::{About, Events, Note},
 };
 use crate::{
     mesh::place::Place,
@@ -61,6 +62,7 @@ struct Word {
 /// Writes for one term.
 pub(super) struct Recorder {
     context: NodesContext,
+    events: Events,
     pending: Mutex<BTreeMap<String, Word>>,
     /// Traces of the losses that are open.
     traces: Mutex<BTreeMap<String, TraceParent>>,
@@ -68,8 +70,8 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(context: NodesContext) -> Self {
-        Self { context, pending: Mutex::default(), traces: Mutex::default(), wake: Notify::new() }
+    pub(super) fn new(context: NodesContext, events: Events) -> Self {
+        Self { context, events, pending: Mutex::default(), traces: Mutex::default(), wake: Notify::new() }
     }
 
     /// Takes a decision in; returns at once.
@@ -79,6 +81,7 @@ impl Recorder {
                 let (reason, message) = describe(&evidence);
                 let trace = self.open_incident(&node, reason, &message);
                 self.traces.lock().insert(node.clone(), trace);
+                self.event(&node, "NodeLost", "Confirm", &format!("{reason}: {message}"), true, Some(trace));
                 (node, Word { lost: true, reason, message, at: Timestamp::now(), trace: Some(trace) })
             }
             Event::Returned { node, rebooted } => {
@@ -88,12 +91,47 @@ impl Recorder {
                 } else {
                     ("HeartbeatsResumed", "the node's agent has been sending heartbeats again for 3 s")
                 };
+                self.event(&node, "NodeReturned", "Confirm", &format!("{reason}: {message}"), false, trace);
+                // Whatever playbooks did or did not do about it: the incident began here, and it ends here.
+                if let Some(trace) = trace {
+                    self.close_incident(&node, message, trace);
+                }
                 (node, Word { lost: false, reason, message: message.to_owned(), at: Timestamp::now(), trace })
+            }
+            Event::Unheard { node, silent_for } => {
+                let note = format!(
+                    "no heartbeat for {:.1} s, but peers reach the node: it is not lost, the controller cannot hear it",
+                    silent_for.as_secs_f64()
+                );
+                return self.event(&node, "NodeUnheard", "Listen", &note, true, None);
             }
             _ => return,
         };
         self.pending.lock().insert(node, word);
         self.wake.notify_one();
+    }
+
+    fn event(
+        &self,
+        node: &str,
+        reason: &'static str,
+        action: &'static str,
+        note: &str,
+        bad: bool,
+        trace: Option<TraceParent>,
+    ) {
+        let note = Note { reason, action, note: note.to_owned(), bad, trace };
+        self.events.send(About::Node(node.to_owned()), note);
+    }
+
+    fn close_incident(&self, node: &str, message: &str, trace: TraceParent) {
+        let attributes = vec![
+            KeyValue::new(attribute::NODE, node.to_owned()),
+            KeyValue::new(attribute::SITE, self.context.site.clone()),
+            KeyValue::new(attribute::INCIDENT_VERDICT, "healed"),
+            KeyValue::new("evergreen.incident.message", message.to_owned()),
+        ];
+        self.context.incidents.child(trace, span::INCIDENT_CLOSE, attributes).end();
     }
 
     fn open_incident(&self, node: &str, reason: &str, message: &str) -> TraceParent {

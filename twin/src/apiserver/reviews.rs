@@ -31,7 +31,13 @@ pub fn review(group: &str, plural: &str, body: &Value, identity: &str) -> Option
             match token.is_empty() {
                 true => json!({"authenticated": false, "error": "no token"}),
                 false => {
-                    json!({"authenticated": true, "user": {"username": token, "groups": ["system:authenticated"]}})
+                    // `NAME@NODE` is a token bound to a pod on that node, as ServiceAccounts have them.
+                    let (name, node) = token.split_once('@').unwrap_or((token, ""));
+                    let mut user = json!({"username": name, "groups": ["system:authenticated"]});
+                    if !node.is_empty() {
+                        user["extra"] = json!({"authentication.kubernetes.io/node-name": [node]});
+                    }
+                    json!({"authenticated": true, "user": user})
                 }
             }
         }

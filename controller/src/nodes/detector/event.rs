@@ -39,6 +39,14 @@ pub enum Event {
         /// How long it had been silent.
         silent_for: Duration,
     },
+    /// The controller does not hear it, but peers reach it: what fails lies between it and the controller, so it is not
+    /// lost, however long this lasts.
+    Unheard {
+        /// Node.
+        node: String,
+        /// Since its last heartbeat.
+        silent_for: Duration,
+    },
     /// Nobody hears or reaches it.
     Lost {
         /// Node.

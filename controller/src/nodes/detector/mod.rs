@@ -37,6 +37,10 @@ struct Node {
     sequence: u64,
     /// Last heartbeat.
     heard: Mono,
+    /// Last echo to a peer's probe of the network mesh, as far as peers told.
+    echoed: Option<Mono>,
+    /// Whether it was told that peers reach it though it is silent.
+    unheard: bool,
     /// First heartbeat of the series that may end a loss.
     returning: Option<Mono>,
     rebooted: bool,
@@ -99,6 +103,7 @@ impl Detector {
         let silent_for = now.saturating_sub(node.heard);
         node.sequence = beat.sequence;
         node.heard = now;
+        node.unheard = false;
         node.address.clone_from(&beat.address);
         if new_boot {
             // A node that was adopted as lost has no boot that would be known.
@@ -137,6 +142,9 @@ impl Detector {
         for result in &beat.probes {
             self.probed(&beat.node, result, now);
         }
+        for path in beat.paths.iter().filter(|path| path.site.is_empty() && path.node != beat.node) {
+            self.echoed(&path.node, path.answered_ms, now);
+        }
         self.asked_of(&beat.node)
     }
 
@@ -147,6 +155,8 @@ impl Detector {
             former_boot_id: None,
             sequence: beat.sequence,
             heard: now,
+            echoed: None,
+            unheard: false,
             returning: None,
             rebooted: false,
             address: beat.address.clone(),
@@ -194,6 +204,13 @@ impl Detector {
                 found.refused = result.outcome == ProbeOutcome::Refused;
             }
         }
+    }
+
+    /// A node's agent echoed a peer's probe so long before that peer told.
+    fn echoed(&mut self, name: &str, answered_ms: Option<u32>, now: Mono) {
+        let (Some(node), Some(ago)) = (self.nodes.get_mut(name), answered_ms) else { return };
+        let at = now.saturating_sub(Duration::from_millis(u64::from(ago)));
+        node.echoed = node.echoed.max(Some(at));
     }
 
     fn asked_of(&self, peer: &str) -> Vec<ProbeRequest> {
@@ -297,6 +314,8 @@ impl Detector {
             former_boot_id: None,
             sequence: 0,
             heard: now,
+            echoed: None,
+            unheard: false,
             returning: None,
             rebooted: false,
             address: String::new(),
@@ -323,6 +342,18 @@ impl Detector {
     /// Names and standings of all nodes that were heard.
     pub fn standings(&self) -> impl Iterator<Item = (&str, Standing)> {
         self.nodes.iter().map(|(name, node)| (name.as_str(), node.standing))
+    }
+
+    /// Nodes that live or are merely suspected, with where they stand and where they can be asked.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &Place, &str)> {
+        let living =
+            self.nodes.iter().filter(|(_, node)| matches!(node.standing, Standing::Alive | Standing::Suspected));
+        living.map(|(name, node)| (name.as_str(), &node.place, node.address.as_str()))
+    }
+
+    /// Silent nodes that peers reach.
+    pub fn unheard(&self) -> usize {
+        self.nodes.values().filter(|node| node.unheard).count()
     }
 
     /// Nodes that were not taken in because there were too many.

@@ -15,6 +15,9 @@ pub struct Settings {
     /// A silent node that a peer reached must have been out of every peer's reach for this long after that. It is as
     /// long as the silence: when only the controller is cut off from a node, this is all that speaks for it.
     pub unreached_for: Duration,
+    /// A silent node whose agent echoed a peer's probe of the network mesh must have been silent there for this long, too.
+    /// A node is probed by several peers once a second each, and they tell of it every two seconds.
+    pub unechoed_for: Duration,
     /// A lost node counts as returned when its heartbeats came this long without a gap.
     pub return_after: Duration,
     /// Peers that look at a node at a time.
@@ -40,6 +43,7 @@ impl Default for Settings {
             suspect_after: Duration::from_secs(2),
             confirm_after: Duration::from_secs(4),
             unreached_for: Duration::from_secs(4),
+            unechoed_for: Duration::from_secs(3),
             return_after: Duration::from_secs(3),
             fan_out: 3,
             witnesses: 2,

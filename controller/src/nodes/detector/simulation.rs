@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use evergreen_api::heartbeat::{Heartbeat, ProbeOutcome, ProbeRequest, ProbeResult};
+use evergreen_api::{
+    heartbeat::{Heartbeat, ProbeOutcome, ProbeRequest, ProbeResult},
+    mesh::PathReport,
+};
 
 use super::{Detector, Event, Settings};
 use crate::mesh::place::Place;
@@ -22,6 +25,11 @@ const PROBE_MS: u64 = 1_200;
 /// A result is told for so long.
 const RETELL_MS: u64 = 2_000;
 const TICK_MS: u64 = 100;
+/// Probes of the network mesh: how often, of how many others, how long an echo is waited for, how often they are told.
+const MESH_MS: u64 = 1_000;
+const MESH_PEERS: usize = 6;
+const MESH_PATIENCE_MS: u64 = 1_000;
+const MESH_TELL_MS: u64 = 1_900;
 /// The longest that anything is scheduled ahead.
 const WHEEL: usize = 2_048;
 
@@ -60,6 +68,9 @@ struct Agent {
     probing: Vec<usize>,
     number: u64,
     urgent: bool,
+    /// Last echo of each peer of the mesh.
+    echoed: [Option<u64>; MESH_PEERS],
+    paths_told: u64,
 }
 
 enum Happens {
@@ -67,6 +78,8 @@ enum Happens {
     Beat(usize, Box<Heartbeat>),
     Answer(usize, u64, Vec<ProbeRequest>),
     Probed(usize, usize, u64, u64, bool),
+    Mesh(usize, u64),
+    Echo(usize, usize, u64),
 }
 
 /// The site.
@@ -131,6 +144,7 @@ impl Site {
         self.agents[node] = Agent { up: true, boot, answered: true, ..Agent::default() };
         let soon = self.random.below(INTERVAL_MS);
         self.schedule(soon, Happens::Due(node));
+        self.schedule(soon, Happens::Mesh(node, boot));
     }
 
     /// The agent goes on within the same boot, after a silence.
@@ -175,6 +189,13 @@ impl Site {
     fn step(&mut self, happens: Happens) {
         match happens {
             Happens::Due(node) => self.due(node),
+            Happens::Mesh(node, boot) => self.mesh(node, boot),
+            Happens::Echo(node, peer, boot) => {
+                let (now, agent) = (self.now, &mut self.agents[node]);
+                if agent.up && agent.boot == boot {
+                    agent.echoed[peer] = Some(now);
+                }
+            }
             Happens::Beat(node, beat) => {
                 self.beats += 1;
                 let now = Duration::from_millis(self.now);
@@ -228,6 +249,16 @@ impl Site {
         agent.answered = false;
         agent.in_flight.push((agent.sequence, now));
         agent.results.retain(|(at, _)| now - at < RETELL_MS);
+        let mut paths = Vec::new();
+        if now - agent.paths_told >= MESH_TELL_MS {
+            agent.paths_told = now;
+            let known = agent.echoed.iter().enumerate().filter_map(|(peer, at)| Some((peer, (*at)?)));
+            paths.extend(known.map(|(peer, at)| PathReport {
+                node: self.names[(node + 1 + peer) % self.names.len()].clone(),
+                answered_ms: u32::try_from(now - at).ok(),
+                ..PathReport::default()
+            }));
+        }
         let beat = Heartbeat {
             node: self.names[node].clone(),
             boot_id: format!("b{}", agent.boot),
@@ -236,7 +267,7 @@ impl Site {
             address: "10.0.0.1:9464".into(),
             leaving: false,
             probes: agent.results.iter().map(|(_, result)| result.clone()).collect(),
-            paths: Vec::new(),
+            paths,
         };
         if !urgent {
             self.schedule(RETRY_MS, Happens::Due(node));
@@ -246,6 +277,23 @@ impl Site {
         {
             self.schedule(delay, Happens::Beat(node, Box::new(beat)));
         }
+    }
+
+    /// One probe of each peer of the mesh.
+    fn mesh(&mut self, node: usize, boot: u64) {
+        if !self.agents[node].up || self.agents[node].boot != boot {
+            return;
+        }
+        for peer in 0..MESH_PEERS.min(self.names.len() - 1) {
+            let target = (node + 1 + peer) % self.names.len();
+            let reached = self.island[node] == self.island[target] && self.agents[target].up;
+            if let (true, Some(there), Some(here)) = (reached, self.carry(), self.carry())
+                && there + here < MESH_PATIENCE_MS
+            {
+                self.schedule(there + here, Happens::Echo(node, peer, boot));
+            }
+        }
+        self.schedule(MESH_MS, Happens::Mesh(node, boot));
     }
 
     fn probe(&mut self, node: usize, ask: &ProbeRequest) {

@@ -1,4 +1,7 @@
-use evergreen_api::heartbeat::{Heartbeat, ProbeOutcome, ProbeRequest, ProbeResult};
+use evergreen_api::{
+    heartbeat::{Heartbeat, ProbeOutcome, ProbeRequest, ProbeResult},
+    mesh::PathReport,
+};
 
 use super::{
     simulation::{Network, Random, Site},
@@ -122,6 +125,8 @@ fn a_rack_cut_off_from_the_controller_alone_is_not_lost_and_one_cut_off_from_eve
         rack.iter().for_each(|node| site.cut_from_controller[*node] = true);
         site.run(seconds(60));
         assert_eq!(site.lost(), [], "seed {seed}: peers still reach the rack");
+        let unheard = site.told.iter().filter(|(_, event)| matches!(event, Event::Unheard { .. })).count();
+        assert!(unheard >= 4, "seed {seed}: that they are not heard is told: {:?}", site.told);
         // Now nobody but its own nodes reaches it.
         rack.iter().for_each(|node| site.island[*node] = 1);
         site.run(seconds(20));
@@ -275,6 +280,42 @@ fn one_peer_that_reached_it_begins_the_evidence_anew() {
     assert_eq!(hand.standing("a"), Some(Standing::Suspected), "it was reached less than four seconds ago");
     hand.pass(800, &["b", "c", "d"]);
     assert_eq!(hand.standing("a"), Some(Standing::Lost));
+}
+
+#[test]
+fn a_silent_node_that_echoes_probes_of_the_mesh_is_unheard_and_not_lost() {
+    let mut hand = Hand::new(Settings::default());
+    hand.pass(1_000, &["a", "b", "c", "d"]);
+    let tell = |hand: &mut Hand, answered_ms: u32| {
+        hand.sequence += 1;
+        let path = PathReport { node: "a".into(), answered_ms: Some(answered_ms), ..PathReport::default() };
+        hand.send(&Heartbeat { sequence: hand.sequence, paths: vec![path], ..of("b") });
+    };
+    // Probes of /healthz fail, as when the agent's web server hangs, or a firewall lets only some packets through.
+    let mut number = 0;
+    let mut second = |hand: &mut Hand| {
+        hand.pass(1_000, &["b", "c", "d"]);
+        number += 1;
+        for peer in ["b", "c", "d"] {
+            let Some(round) = hand.beat(peer).pop().map(|ask| ask.round) else { continue };
+            hand.sequence += 1;
+            let beat = Heartbeat { sequence: hand.sequence, probes: vec![failed("a", number, round)], ..of(peer) };
+            hand.send(&beat);
+        }
+    };
+    for _ in 0..10 {
+        second(&mut hand);
+        tell(&mut hand, 300);
+    }
+    assert_eq!(hand.standing("a"), Some(Standing::Suspected));
+    let unheard = hand.events.iter().filter(|event| matches!(event, Event::Unheard { .. })).count();
+    assert_eq!((unheard, hand.detector.unheard()), (1, 1), "told once: {:?}", hand.events);
+    // Now the echoes end, too.
+    for _ in 0..4 {
+        second(&mut hand);
+    }
+    assert_eq!(hand.standing("a"), Some(Standing::Lost));
+    assert_eq!(hand.detector.unheard(), 0);
 }
 
 #[test]

@@ -29,10 +29,18 @@ impl Detector {
         }
         let Some(node) = self.nodes.get(name) else { return };
         let silent_for = now.saturating_sub(node.heard);
-        if node.standing != Standing::Suspected
-            || silent_for < settings.confirm_after
-            || (node.watch.reached && now.saturating_sub(node.watch.began) < settings.unreached_for)
-        {
+        if node.standing != Standing::Suspected || silent_for < settings.confirm_after {
+            return;
+        }
+        let asked_reached = node.watch.reached && now.saturating_sub(node.watch.began) < settings.unreached_for;
+        let echoed = node.echoed.is_some_and(|at| now.saturating_sub(at) < settings.unechoed_for);
+        if asked_reached || echoed {
+            // An echo from before its last heartbeat, or just after, says nothing that the heartbeat did not.
+            let since = node.echoed.is_some_and(|at| at.saturating_sub(node.heard) >= settings.suspect_after);
+            if let Some(node) = self.nodes.get_mut(name).filter(|node| !node.unheard && (asked_reached || since)) {
+                node.unheard = true;
+                events.push(Event::Unheard { node: name.to_owned(), silent_for });
+            }
             return;
         }
         let witnesses: Vec<Witness> =
@@ -47,6 +55,7 @@ impl Detector {
         events.push(Event::Lost { node: name.to_owned(), evidence: Evidence { silent_for, witnesses } });
         if let Some(node) = self.nodes.get_mut(name) {
             node.standing = Standing::Lost;
+            node.unheard = false;
             node.returning = None;
             node.rebooted = false;
             forget_watch(&mut self.asks, name, &mut node.watch);
