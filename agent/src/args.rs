@@ -161,6 +161,9 @@ pub struct RunArgs {
     /// No condition stays longer than this after its cause was last seen, whatever its rule says; for demonstrations.
     #[arg(long, env = "EVERGREEN_CLEAR_AFTER_AT_MOST", value_name = "TIME")]
     pub clear_after_at_most: Option<HumanDuration>,
+    /// Where energy is read.
+    #[command(flatten)]
+    pub energy: crate::energy::EnergyArgs,
     /// What else is asked for health.
     #[command(flatten)]
     pub probes: crate::probes::ProbeArgs,

@@ -20,7 +20,7 @@ use crate::{
     args::{Args, Command, LogFormat, RulesCommand, RunArgs},
     clock::boot_ms,
     detect,
-    energy::Meter,
+    energy::{Meter, Now},
     export::{self, http::Served},
     grants::{GrantBook, pull},
     health::{Health, HealthConfig},
@@ -141,13 +141,13 @@ fn once(args: &RunArgs) -> Result<ExitCode, Failure> {
     let node = args.node_name.clone().unwrap_or_else(host::host_name);
     let mut collector = Collector::new(root.clone());
     let interval = args.sample_interval.get().clamp(Duration::from_millis(100), Duration::from_secs(60));
-    let mut meter = Meter::new(root, Store::none(), boot_ms(), &mut collector.sources);
+    let mut meter = Meter::new(root, &Store::none(), args.energy.clone(), Now::read(), &mut collector.sources);
     collector.read_fast(interval);
-    meter.sample(boot_ms(), collector.cpu_times(), &mut collector.sources);
+    meter.sample(Now::read(), collector.cpu_times(), &mut collector.sources);
     std::thread::sleep(interval);
     collector.read_fast(interval);
     collector.read_slow();
-    meter.sample(boot_ms(), collector.cpu_times(), &mut collector.sources);
+    meter.sample(Now::read(), collector.cpu_times(), &mut collector.sources);
     let shared = Shared::new(node.clone(), String::new(), GrantBook::default(), false);
     let mut asked = Probes::new(Root::new(&args.root), args.probes.clone());
     let pass = asked.ask_once(collector.sample(), &load_rules(&args.rules)?);
@@ -339,7 +339,7 @@ async fn collect(args: RunArgs, root: Root, store: Store, shared: Arc<Shared>, c
     let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut collector = Collector::new(root.clone());
-    let mut meter = Meter::new(root, store, boot_ms(), &mut collector.sources);
+    let mut meter = Meter::new(root, &store, args.energy.clone(), Now::read(), &mut collector.sources);
     let mut last: Option<u64> = None;
     let mut slow: Option<u64> = None;
     loop {
@@ -360,7 +360,7 @@ async fn collect(args: RunArgs, root: Root, store: Store, shared: Arc<Shared>, c
             if look {
                 collector.read_slow();
             }
-            meter.sample(boot_ms(), collector.cpu_times(), &mut collector.sources);
+            meter.sample(Now::read(), collector.cpu_times(), &mut collector.sources);
             view.set_sample(collector.sample().clone(), collector.sources.statuses(), meter.view().clone());
             (collector, meter)
         });
@@ -372,7 +372,7 @@ async fn collect(args: RunArgs, root: Root, store: Store, shared: Arc<Shared>, c
             }
         }
     }
-    meter.flush(boot_ms());
+    meter.flush(Now::read());
 }
 
 /// Shows the live table until cancelled.

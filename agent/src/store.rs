@@ -36,6 +36,11 @@ impl Store {
         Self { directory: None }
     }
 
+    /// The directory, for states that keep themselves.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
     /// Whether anything is kept.
     pub fn is_kept(&self) -> bool {
         self.directory.is_some()

@@ -13,6 +13,38 @@ use crate::host::Root;
 
 /// Threads of the two-socket host that a guest is assumed to be a part of. Larger guests are their own host.
 const HOST_THREADS: f64 = 64.0;
+/// Range of loads that has to be seen before idle and full power are taken from it.
+const MIN_SPAN: f64 = 0.4;
+/// Most that a machine draws without its processors, memory and accelerators, watts: a chassis full of disks.
+const CHASSIS_WATTS: u64 = 2_000;
+/// Most that a processor package draws, watts.
+const PACKAGE_WATTS: u64 = 1_000;
+/// Most that an accelerator draws, watts.
+const ACCELERATOR_WATTS: u64 = 1_600;
+/// PCI classes (first four digits) of accelerators: graphics, 3D, processing.
+const ACCELERATOR_CLASSES: [&str; 3] = ["0x0300", "0x0302", "0x1200"];
+
+/// Most that a machine is thought to draw, watts: a figure above it is no power. Generous, because a true figure that is
+/// refused is worse than an absurd one that is ten times too large and refused anyway.
+pub fn plausible_watts(root: &Root) -> u64 {
+    let cpuinfo = root.read("proc/cpuinfo").unwrap_or_default();
+    let packages = fields(&cpuinfo, "physical id").collect::<BTreeSet<&str>>().len().max(1) as u64;
+    let gibibytes = root.read("proc/meminfo").ok().and_then(|text| gibibytes(&text)).unwrap_or_default();
+    let accelerators = std::fs::read_dir(root.join("sys/bus/pci/devices"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|device| crate::host::read_bounded(&device.path().join("class")).ok())
+        .filter(|class| ACCELERATOR_CLASSES.iter().any(|known| class.starts_with(known)))
+        .count() as u64;
+    CHASSIS_WATTS + PACKAGE_WATTS * packages + gibibytes as u64 + ACCELERATOR_WATTS * accelerators
+}
+
+/// Memory in /proc/meminfo.
+fn gibibytes(meminfo: &str) -> Option<f64> {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.split_ascii_whitespace().next()?.parse::<f64>().ok().map(|kibibytes| kibibytes / f64::from(1 << 20))
+}
 
 /// The model of one node.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,6 +59,8 @@ pub struct PowerModel {
     curve: Curve,
     #[serde(skip)]
     share: f64,
+    #[serde(skip)]
+    machine: Machine,
 }
 
 impl PowerModel {
@@ -37,11 +71,7 @@ impl PowerModel {
     pub fn of(root: &Root) -> io::Result<Self> {
         let cpuinfo = root.read("proc/cpuinfo")?;
         let meminfo = root.read("proc/meminfo").unwrap_or_default();
-        let gibibytes = meminfo
-            .lines()
-            .find_map(|line| line.strip_prefix("MemTotal:")?.split_ascii_whitespace().next()?.parse::<f64>().ok())
-            .map(|kibibytes| kibibytes / f64::from(1 << 20));
-        Self::from_cpuinfo(&cpuinfo, gibibytes)
+        Self::from_cpuinfo(&cpuinfo, gibibytes(&meminfo))
     }
 
     fn from_cpuinfo(cpuinfo: &str, gibibytes: Option<f64>) -> io::Result<Self> {
@@ -77,7 +107,54 @@ impl PowerModel {
             basis,
             curve,
             share,
+            machine,
         })
+    }
+
+    /// The same node once a sensor at the wall showed its power at some loads (load and watts, lowest load first).
+    /// Where it saw enough of the range, idle and full power follow and the model bends the line between them; else the
+    /// whole curve is scaled. Nothing without a point.
+    pub fn calibrated(&self, points: &[(f64, f64)], teacher: &str) -> Option<Self> {
+        let (first, last) = (points.first()?, points.last()?);
+        let fitted = if last.0 - first.0 >= MIN_SPAN { self.between(*first, *last) } else { None };
+        let curve = match fitted {
+            Some((idle, full)) => Estimator::shipped().calibrated(&self.machine, idle, full).ok()?,
+            None => {
+                let modelled: f64 = points.iter().map(|(load, _)| self.curve.watts_at(*load)).sum();
+                let gain = points.iter().map(|(_, watts)| watts).sum::<f64>() / modelled;
+                let mut curve = self.curve.clone();
+                curve.watts.iter_mut().for_each(|watts| *watts *= gain);
+                // How good a scaled curve is was not measured.
+                curve.interval = None;
+                curve
+            }
+        };
+        let basis = format!("{}; calibrated with what {teacher} said at {} loads", curve.basis, points.len());
+        Some(Self {
+            idle_watts: curve.watts_at(0.0),
+            full_watts: curve.watts_at(1.0),
+            basis,
+            curve,
+            share: 1.0,
+            machine: self.machine.clone(),
+        })
+    }
+
+    /// Idle and full power of a curve of this model's shape through two points.
+    fn between(&self, low: (f64, f64), high: (f64, f64)) -> Option<(f64, f64)> {
+        let (low_shape, high_shape) = (self.shape(low.0), self.shape(high.0));
+        let dynamic = (high.1 - low.1) / (high_shape - low_shape);
+        let idle = low.1 - dynamic * low_shape;
+        (dynamic.is_finite() && dynamic > 0.0 && idle > 0.0).then_some((idle, idle + dynamic))
+    }
+
+    /// How far the power is on its way from idle to full at a utilisation: 0 to 1, never falling.
+    pub fn shape(&self, utilization: f64) -> f64 {
+        let range = self.full_watts - self.idle_watts;
+        if range <= 0.0 {
+            return utilization.clamp(0.0, 1.0);
+        }
+        ((self.watts(utilization) - self.idle_watts) / range).clamp(0.0, 1.0)
     }
 
     /// Watts at a utilisation between 0 and 1.
@@ -201,5 +278,29 @@ mod tests {
     fn no_processor_is_no_model() {
         assert!(PowerModel::from_cpuinfo("", Some(1.0)).is_err());
         assert!(PowerModel::from_cpuinfo("model name\t: x\n", None).is_err());
+    }
+
+    #[test]
+    fn a_sensor_that_is_gone_has_calibrated_the_model() {
+        let model = PowerModel::from_cpuinfo(&cpuinfo("GenuineIntel", 6, 32, ""), Some(128.0)).unwrap();
+        let narrow = model.calibrated(&[(0.1, 2.0 * model.watts(0.1))], "ipmi-dcmi").unwrap();
+        assert!((narrow.watts(0.5) - 2.0 * model.watts(0.5)).abs() < 1e-6, "scaled");
+        let wide = model.calibrated(&[(0.05, 105.0), (0.5, 200.0), (0.95, 295.0)], "ipmi-dcmi").unwrap();
+        assert!((wide.watts(0.05) - 105.0).abs() < 8.0 && (wide.watts(0.95) - 295.0).abs() < 8.0, "{wide:?}");
+        assert!(wide.basis.contains("calibrated with what ipmi-dcmi said at 3 loads"), "{}", wide.basis);
+        assert!(model.calibrated(&[], "ipmi-dcmi").is_none());
+    }
+
+    #[test]
+    fn what_a_machine_can_draw_grows_with_what_is_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(directory.path());
+        let empty = plausible_watts(&root);
+        for n in 0..8 {
+            let device = directory.path().join(format!("sys/bus/pci/devices/0000:0{n}:00.0"));
+            std::fs::create_dir_all(&device).unwrap();
+            std::fs::write(device.join("class"), "0x030200\n").unwrap();
+        }
+        assert_eq!(plausible_watts(&root), empty + 8 * 1_600);
     }
 }

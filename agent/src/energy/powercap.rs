@@ -1,7 +1,8 @@
-//! Energy counters of the kernel's powercap zones (RAPL), with wrap and reset told apart.
+//! Energy counters of the kernel's powercap zones (RAPL), on Intel and AMD alike.
 //!
 //! Counted are the packages and, where it is a zone of its own, the memory beside them; cores and uncore are parts of a
-//! package, and psys is used only where there is no package. Zones that a second driver shows again count once.
+//! package and are only shown, and psys is used only where there is no package. Zones that a second driver shows again
+//! (the memory-mapped interface) count once. Power limits (`constraint_*`) are not looked at.
 
 use std::{
     collections::HashSet,
@@ -9,53 +10,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{
+    counter::RangedCounter,
+    source::{EnergySource, Fault, Hints, Part, PartKind, Reading, Scope},
+};
 use crate::host::{Root, read_bounded, read_number};
 
 /// No zone draws more than this; a step that would need it is a reset of the counter, not a wrap.
 const MAX_ZONE_WATTS: u64 = 4_000;
-/// Leave for late reads when a step is judged.
-const SLACK_MS: u64 = 2_000;
-
-/// How a counter moved between two readings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It grew by this many microjoules; whether it passed its end on the way.
-    Grew {
-        /// Energy, microjoules.
-        microjoules: u64,
-        /// It began again at zero in between.
-        wrapped: bool,
-    },
-    /// It was set back, or jumped: what happened in between is not known.
-    Reset,
-}
-
-/// Judges two readings of a counter that ends at `range`, taken `elapsed_ms` apart.
-pub fn step(before: u64, now: u64, range: u64, elapsed_ms: u64) -> Step {
-    // Microjoules in a millisecond at a watt: 1,000.
-    let most = MAX_ZONE_WATTS.saturating_mul(1_000).saturating_mul(elapsed_ms.saturating_add(SLACK_MS));
-    let (microjoules, wrapped) = if now >= before {
-        (now - before, false)
-    } else if range >= before {
-        (range - before + now, true)
-    } else {
-        return Step::Reset;
-    };
-    if microjoules > most { Step::Reset } else { Step::Grew { microjoules, wrapped } }
-}
 
 #[derive(Debug)]
 struct Zone {
-    name: String,
-    counter: PathBuf,
-    range: u64,
-    last: Option<u64>,
+    kind: PartKind,
+    id: String,
+    path: PathBuf,
+    counter: RangedCounter,
+    /// A part of another zone.
+    inside: bool,
 }
 
 /// The zones of a node that together are its energy.
 #[derive(Debug)]
 pub struct Powercap {
     zones: Vec<Zone>,
+    platform: bool,
     /// Wraps seen so far.
     pub wraps: u64,
     /// Resets seen so far.
@@ -89,28 +67,32 @@ impl Powercap {
             let Ok(label) = read_bounded(&path.join("name")) else { continue };
             let label = label.trim().to_owned();
             let nested = entry.matches(':').count() > 1;
-            let wanted = if nested {
-                label.starts_with("dram")
-            } else {
-                label.starts_with("package") || label.starts_with("dram")
+            let (kind, inside) = match (nested, label.as_str()) {
+                (_, label) if label.starts_with("dram") => (PartKind::Memory, false),
+                (false, label) if label.starts_with("package") => (PartKind::Cpu, false),
+                (false, "psys") => (PartKind::Rest, false),
+                (true, "core" | "uncore") => (PartKind::Cpu, true),
+                _ => continue,
             };
-            // Memory is named alike in every package.
-            let place = if nested { format!("{}/{label}", parent_label(&directory, &entry)) } else { label.clone() };
-            let is_psys = !nested && label == "psys";
-            if !(wanted || is_psys) || !known.insert(place.clone()) {
+            // Memory and cores are named alike in every package.
+            let id = if nested { format!("{}/{label}", parent_label(&directory, &entry)) } else { label };
+            if known.contains(&id) {
                 continue;
             }
-            match open(&path, place) {
-                Ok(zone) if is_psys => psys.push(zone),
-                Ok(zone) => zones.push(zone),
+            match open(&path, kind, &id, inside) {
+                Ok(zone) => {
+                    known.insert(id);
+                    if kind == PartKind::Rest { psys.push(zone) } else { zones.push(zone) }
+                }
                 Err(error) => refused = Some((entry, error)),
             }
         }
-        if zones.is_empty() {
+        let platform = zones.iter().all(|zone| zone.inside);
+        if platform {
             zones = psys;
         }
         match (zones.is_empty(), refused) {
-            (false, _) => Ok(Self { zones, wraps: 0, resets: 0 }),
+            (false, _) => Ok(Self { zones, platform, wraps: 0, resets: 0 }),
             (true, Some((entry, error))) => Err(io::Error::new(
                 error.kind(),
                 format!("powercap zone {entry} cannot be read ({error}); its counter may be read by uid 0 only"),
@@ -119,36 +101,64 @@ impl Powercap {
         }
     }
 
-    /// Names of the zones.
+    /// Names of the zones that count.
     pub fn names(&self) -> Vec<&str> {
-        self.zones.iter().map(|zone| zone.name.as_str()).collect()
+        self.zones.iter().filter(|zone| !zone.inside).map(|zone| zone.id.as_str()).collect()
+    }
+}
+
+impl EnergySource for Powercap {
+    fn name(&self) -> &'static str {
+        "powercap"
     }
 
-    /// Energy since the last call, microjoules; `None` when it is not known: at the first call, after a reset, or when a
-    /// zone could not be read.
-    pub fn advance(&mut self, elapsed_ms: u64) -> Option<u64> {
-        let mut total = 0_u64;
-        let mut known = true;
+    fn scope(&self) -> Scope {
+        if self.platform { Scope::Board } else { Scope::Parts }
+    }
+
+    fn describes(&self) -> String {
+        format!("powercap zones {} are readable", self.names().join(", "))
+    }
+
+    fn advance(&mut self, hints: &Hints) -> Result<Reading, Fault> {
+        let mut reading = Reading::default();
+        let mut fault = None;
         for zone in &mut self.zones {
-            let Ok(now) = read_number(&zone.counter) else {
-                zone.last = None;
-                known = false;
-                continue;
+            let taken = match read_number(&zone.path) {
+                Ok(now) => zone.counter.take(now, hints.elapsed_ms, MAX_ZONE_WATTS),
+                Err(error) => {
+                    zone.counter.forget();
+                    Err(Fault::Unreadable(format!("zone {}: {error}", zone.id)))
+                }
             };
-            match zone.last.replace(now).map(|before| step(before, now, zone.range, elapsed_ms)) {
-                Some(Step::Grew { microjoules, wrapped }) => {
-                    self.wraps += u64::from(wrapped);
-                    total = total.saturating_add(microjoules);
+            match taken {
+                Ok((microjoules, wrapped, unseen)) => {
+                    let part = Part { kind: zone.kind, id: zone.id.clone(), microjoules };
+                    if zone.inside {
+                        reading.inside.push(part);
+                    } else {
+                        self.wraps += u64::from(wrapped);
+                        reading.unsure_microjoules = reading.unsure_microjoules.saturating_add(unseen);
+                        reading.parts.push(part);
+                    }
                 }
-                Some(Step::Reset) => {
-                    self.resets += 1;
-                    tracing::warn!(zone = zone.name, "an energy counter was set back; the interval is a gap");
-                    known = false;
+                // What is only shown does not spoil what counts.
+                Err(_) if zone.inside => {}
+                Err(other) => {
+                    self.resets += u64::from(other == Fault::Reset);
+                    // The word that says most: a first reading is no fault.
+                    fault = fault.filter(Fault::is_fault).or(Some(other));
                 }
-                None => known = false,
             }
         }
-        known.then_some(total)
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        if self.platform {
+            reading.node = Some(reading.parts_microjoules());
+            reading.parts.clear();
+        }
+        Ok(reading)
     }
 }
 
@@ -159,21 +169,21 @@ fn parent_label(directory: &Path, entry: &str) -> String {
         .unwrap_or_else(|_| parent.to_owned())
 }
 
-fn open(path: &Path, name: String) -> io::Result<Zone> {
+fn open(path: &Path, kind: PartKind, id: &str, inside: bool) -> io::Result<Zone> {
     let counter = path.join("energy_uj");
     read_number(&counter)?;
     let range = read_number(&path.join("max_energy_range_uj"))?;
     if range == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "its range is zero"));
     }
-    Ok(Zone { name, counter, range, last: None })
+    Ok(Zone { kind, id: id.to_owned(), path: counter, counter: RangedCounter::new(range), inside })
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+
+    const HINTS: Hints = Hints { elapsed_ms: 1_000, limit_watts: 5_000, utilization: None };
 
     fn zone(root: &Path, entry: &str, name: &str, energy: u64) {
         let path = root.join("sys/class/powercap").join(entry);
@@ -181,12 +191,22 @@ mod tests {
         fs::write(path.join("name"), format!("{name}\n")).unwrap();
         fs::write(path.join("energy_uj"), format!("{energy}\n")).unwrap();
         fs::write(path.join("max_energy_range_uj"), "262143328850\n").unwrap();
+        // A limit that looks like energy.
+        fs::write(path.join("constraint_0_power_limit_uw"), "125000000\n").unwrap();
+    }
+
+    fn host(zones: &[(&str, &str)]) -> (tempfile::TempDir, Powercap) {
+        let directory = tempfile::tempdir().unwrap();
+        for (entry, name) in zones {
+            zone(directory.path(), entry, name, 1_000);
+        }
+        let powercap = Powercap::discover(&Root::new(directory.path())).unwrap();
+        (directory, powercap)
     }
 
     #[test]
     fn packages_and_memory_count_and_their_parts_do_not() {
-        let directory = tempfile::tempdir().unwrap();
-        for (entry, name) in [
+        let (directory, mut powercap) = host(&[
             ("intel-rapl:0", "package-0"),
             ("intel-rapl:0:0", "core"),
             ("intel-rapl:0:1", "dram"),
@@ -194,24 +214,67 @@ mod tests {
             ("intel-rapl:1:0", "dram"),
             ("intel-rapl:2", "psys"),
             ("intel-rapl-mmio:0", "package-0"),
-        ] {
-            zone(directory.path(), entry, name, 100);
-        }
-        let mut powercap = Powercap::discover(&Root::new(directory.path())).unwrap();
+        ]);
         assert_eq!(powercap.names(), ["package-0", "package-0/dram", "package-1", "package-1/dram"]);
-        assert_eq!(powercap.advance(1000), None);
-        zone(directory.path(), "intel-rapl:0", "package-0", 600);
-        zone(directory.path(), "intel-rapl:1:0", "dram", 150);
-        assert_eq!(powercap.advance(1000), Some(550));
+        assert_eq!(powercap.advance(&HINTS), Err(Fault::First));
+        zone(directory.path(), "intel-rapl:0", "package-0", 1_600);
+        zone(directory.path(), "intel-rapl:0:0", "core", 1_200);
+        zone(directory.path(), "intel-rapl:1:0", "dram", 1_050);
+        zone(directory.path(), "intel-rapl-mmio:0", "package-0", 99_000);
+        let reading = powercap.advance(&HINTS).unwrap();
+        assert_eq!((reading.parts_microjoules(), reading.node), (650, None));
+        let cores = Part { kind: PartKind::Cpu, id: "package-0/core".into(), microjoules: 200 };
+        assert_eq!(reading.inside, [cores]);
     }
 
     #[test]
-    fn a_wrap_is_counted_and_a_reset_is_a_gap() {
-        assert_eq!(step(90, 20, 100, 1000), Step::Grew { microjoules: 30, wrapped: true });
-        assert_eq!(step(90, 95, 100, 1000), Step::Grew { microjoules: 5, wrapped: false });
-        // The counter began anew half way through its range: no node takes 131 kJ in a second.
-        assert_eq!(step(131_000_000_000, 5, 262_143_328_850, 1000), Step::Reset);
-        assert_eq!(step(500, 5, 100, 1000), Step::Reset);
+    fn amd_shows_a_package_and_its_cores_through_the_same_driver() {
+        let (directory, mut powercap) = host(&[("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "core")]);
+        // 32 bits of 15.3 microjoules.
+        let range = directory.path().join("sys/class/powercap/intel-rapl:0/max_energy_range_uj");
+        fs::write(range, "65532610987\n").unwrap();
+        assert_eq!(powercap.names(), ["package-0"]);
+        let _ = powercap.advance(&HINTS);
+        zone(directory.path(), "intel-rapl:0", "package-0", 61_000);
+        assert_eq!(powercap.advance(&HINTS).unwrap().parts[0].microjoules, 60_000);
+    }
+
+    #[test]
+    fn dies_of_one_package_and_a_memory_zone_of_its_own_count() {
+        let (_directory, powercap) =
+            host(&[("intel-rapl:0", "package-0-die-0"), ("intel-rapl:1", "package-0-die-1"), ("intel-rapl:2", "dram")]);
+        assert_eq!(powercap.names(), ["package-0-die-0", "package-0-die-1", "dram"]);
+    }
+
+    #[test]
+    fn the_platform_zone_is_the_whole_board_where_there_is_no_package() {
+        let (directory, mut powercap) = host(&[("intel-rapl:0", "psys")]);
+        assert_eq!(powercap.scope(), Scope::Board);
+        let _ = powercap.advance(&HINTS);
+        zone(directory.path(), "intel-rapl:0", "psys", 5_000);
+        assert_eq!(powercap.advance(&HINTS).unwrap(), Reading::whole(4_000));
+    }
+
+    #[test]
+    fn the_memory_mapped_interface_serves_where_the_other_may_not_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        zone(directory.path(), "intel-rapl:0", "package-0", 1);
+        fs::remove_file(directory.path().join("sys/class/powercap/intel-rapl:0/energy_uj")).unwrap();
+        zone(directory.path(), "intel-rapl-mmio:0", "package-0", 1);
+        let powercap = Powercap::discover(&Root::new(directory.path())).unwrap();
+        assert_eq!(powercap.names(), ["package-0"]);
+    }
+
+    #[test]
+    fn a_zone_that_vanishes_makes_the_interval_unknown_and_says_which() {
+        let (directory, mut powercap) = host(&[("intel-rapl:0", "package-0"), ("intel-rapl:1", "package-1")]);
+        let _ = powercap.advance(&HINTS);
+        fs::remove_dir_all(directory.path().join("sys/class/powercap/intel-rapl:1")).unwrap();
+        let fault = powercap.advance(&HINTS).unwrap_err();
+        assert!(fault.to_string().contains("zone package-1"), "{fault}");
+        zone(directory.path(), "intel-rapl:1", "package-1", 2_000);
+        assert_eq!(powercap.advance(&HINTS), Err(Fault::First), "what it counted meanwhile is not known");
+        assert!(powercap.advance(&HINTS).is_ok());
     }
 
     #[test]
@@ -222,25 +285,5 @@ mod tests {
         fs::write(directory.path().join("sys/class/powercap/intel-rapl:0/energy_uj"), "-5\n").unwrap();
         let error = Powercap::discover(&Root::new(directory.path())).unwrap_err().to_string();
         assert!(error.contains("`-5` is no number"), "{error}");
-    }
-
-    proptest! {
-        #[test]
-        fn no_energy_is_lost_over_wraps(start in 0_u64..1_000_000, steps in proptest::collection::vec(0_u64..1_000_000, 1..200)) {
-            let range = 1_000_000;
-            let (mut counter, mut seen, mut spent) = (start, 0_u64, 0_u64);
-            for used in steps {
-                // Less than one range between two readings; the counter ends at its range and begins at zero.
-                let used = used % range;
-                let next = if counter + used > range { counter + used - range } else { counter + used };
-                match step(counter, next, range, 1000) {
-                    Step::Grew { microjoules, .. } => seen += microjoules,
-                    Step::Reset => prop_assert!(false, "a wrap was taken for a reset"),
-                }
-                spent += used;
-                counter = next;
-            }
-            prop_assert_eq!(seen, spent);
-        }
     }
 }

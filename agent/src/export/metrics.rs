@@ -99,6 +99,56 @@ fn energy(meter: &Meter, shared: &Arc<Shared>) {
     counter(meter, shared, "evergreen.energy.gap", "s", "Time of which no energy is known.", |_, view, instrument| {
         instrument.observe(view.energy.ledger.gap_ms as f64 / 1000.0, &[]);
     });
+    counter(
+        meter,
+        shared,
+        "hw.energy",
+        "J",
+        "Energy by part of the machine, by its own meter.",
+        |_, view, instrument| {
+            for (id, part) in view.energy.ledger.parts() {
+                let Some(kind) = part.kind.hw_type() else { continue };
+                let mut attributes = vec![
+                    KeyValue::new("hw.type", kind),
+                    KeyValue::new("hw.id", id.clone()),
+                    KeyValue::new(attribute::ENERGY_SOURCE, part.source.clone()),
+                ];
+                if let Some((parent, _)) = id.rsplit_once('/').filter(|_| part.inside) {
+                    attributes.push(KeyValue::new("hw.parent", parent.to_owned()));
+                }
+                instrument.observe(joules(part.microjoules), &attributes);
+            }
+        },
+    );
+    counter(
+        meter,
+        shared,
+        "evergreen.energy.unsure",
+        "J",
+        "Energy that wraps nobody saw may hide at most; in no other figure.",
+        |_, view, instrument| instrument.observe(joules(view.energy.ledger.unsure_microjoules), &[]),
+    );
+    counter(
+        meter,
+        shared,
+        "evergreen.energy.sensor.faults",
+        "{fault}",
+        "Readings of an energy sensor that cannot be true.",
+        |_, view, instrument| {
+            for ((source, fault), count) in &view.energy.faults {
+                let attributes = [KeyValue::new(attribute::ENERGY_SOURCE, *source), KeyValue::new("fault", *fault)];
+                instrument.observe(*count as f64, &attributes);
+            }
+        },
+    );
+    gauge(
+        meter,
+        shared,
+        "evergreen.energy.conflicts",
+        "{source}",
+        "Energy sources that are not used because a better one contradicts them.",
+        |view, instrument| instrument.observe(view.energy.conflicts.len() as f64, &[]),
+    );
 }
 
 fn consumers(account: &Account) -> [(&'static str, u64); 3] {
