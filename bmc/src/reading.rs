@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Where a figure came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -103,7 +103,12 @@ pub struct Statistics {
     /// Milliwatts.
     pub average_milliwatts: Option<i64>,
     /// Length of the window.
+    #[serde(rename = "window_seconds", serialize_with = "seconds")]
     pub window: Option<Duration>,
+}
+
+fn seconds<S: Serializer>(window: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    window.map(|window| window.as_secs_f64()).serialize(serializer)
 }
 
 /// One reading.

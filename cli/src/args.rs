@@ -46,6 +46,9 @@ enum Command {
     /// Reports: energy by data center, measured and estimated told apart.
     #[command(subcommand)]
     Report(commands::report::ReportCommand),
+    /// Management controllers (BMCs) of nodes: whether they answer and give their power.
+    #[command(subcommand)]
+    Bmc(commands::bmc::BmcCommand),
     /// Print or write the custom resource definitions.
     Crds(commands::crds::CrdsArgs),
     /// Print the version.
@@ -66,6 +69,7 @@ impl Cli {
             Command::Twin(command) => commands::twin::run(command),
             Command::Playbook(command) => commands::playbook::run(command),
             Command::Report(command) => commands::report::run(command),
+            Command::Bmc(command) => commands::bmc::run(command),
             Command::Crds(args) => commands::crds::run(&args),
             Command::Version(args) => commands::version::run(&args),
             Command::Completion(args) => commands::completion::run(&args),

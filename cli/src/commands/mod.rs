@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod bmc;
 pub mod completion;
 pub mod crds;
 pub mod playbook;
