@@ -42,6 +42,19 @@ crds: ## Write the custom resource definitions and the shipped playbooks into th
 	@$(BUILD) --bin evergreen
 	scripts/chart-crds target/debug/evergreen charts/evergreen
 
+.PHONY: test-kubelet check-idle-split measure-agent
+
+test-kubelet: ## The agent as a pod without capabilities on a real kubelet, with a simulated powercap tree; needs root
+	@$(CARGO) build --locked -p evergreen-agent --bin evergreen-agent
+	scripts/test-kubelet || [[ $$? == 3 ]]
+
+measure-agent: ## CPU and memory of the agent with 500 pods and 5,000 processes, health on
+	@$(CARGO) build --locked --release -p evergreen-agent --bin evergreen-agent
+	scripts/measure-agent
+
+check-idle-split: ## How well idle power is found at 10 to 30 % load on the servers of POWER_TABLE
+	@EVERGREEN_POWER_TABLE="$$(readlink -f "$(POWER_TABLE)")" $(CARGO) test --locked -q -p evergreen-agent --test idle_split -- --nocapture
+
 POWER_TABLE ?= ../shared/corpora/power/specpower.csv
 FIT_DATE ?= $(shell date +%F)
 fit-power-model: ## Fit the power model anew; POWER_TABLE=published results, FIT_DATE=date to write into it

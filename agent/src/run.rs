@@ -178,6 +178,7 @@ fn once(args: &RunArgs) -> Result<ExitCode, Failure> {
         let sources: Vec<_> = view.sources.iter().filter(|source| source.name != "kmsg").collect();
         let energy = json!({
             "watts": view.energy.watts, "idle_watts": view.energy.idle_watts, "reason": view.energy.reason, "accounts": accounts,
+            "parts": view.energy.ledger.parts(), "conflicts": view.energy.conflicts,
         });
         let sample = json!({
             "node": node, "at": jiff::Timestamp::now(), "sample": view.sample, "sources": sources, "energy": energy,
