@@ -8,6 +8,7 @@ mod multi_active_service;
 mod node_health;
 mod playbook;
 mod playbook_run;
+mod prediction;
 mod spec_hash;
 
 pub use condition::{Condition, ConditionStatus, set_condition};
@@ -20,6 +21,7 @@ pub use multi_active_service::*;
 pub use node_health::*;
 pub use playbook::*;
 pub use playbook_run::*;
+pub use prediction::*;
 pub use spec_hash::spec_hash;
 
 /// Every custom resource definition, ready to apply: structural schemas, printer columns, short names.

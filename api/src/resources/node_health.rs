@@ -4,6 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::NodePrediction;
 use crate::{ProblemKind, Severity};
 
 /// The node that the verdict speaks of.
@@ -16,9 +17,10 @@ use crate::{ProblemKind, Severity};
     shortname = "nh",
     status = "NodeHealthStatus",
     derive = "PartialEq",
-    doc = "What the agent on a node last said about it: problems, sources, energy source.",
+    doc = "What the agent on a node last said about it: problems, predictions, sources, energy source.",
     printcolumn = r#"{"name":"Verdict","type":"string","jsonPath":".status.verdict"}"#,
     printcolumn = r#"{"name":"Problems","type":"string","jsonPath":".status.problems[*].kind"}"#,
+    printcolumn = r#"{"name":"Predicted","type":"string","jsonPath":".status.predictions[*].kind","priority":1}"#,
     printcolumn = r#"{"name":"Energy","type":"string","jsonPath":".status.energy.source"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -47,6 +49,9 @@ pub struct NodeHealthStatus {
     /// Problems that are raised now.
     #[serde(default)]
     pub problems: Vec<NodeProblem>,
+    /// What is to be expected, and what is unlike itself.
+    #[serde(default)]
+    pub predictions: Vec<NodePrediction>,
     /// What the agent reads, and why not what it does not.
     #[serde(default)]
     pub sources: Vec<SourceStatus>,
