@@ -15,7 +15,7 @@ export EVERGREEN_SKIPPED := $(CURDIR)/target/skipped.txt
 
 WEB_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*' 2>/dev/null)
 
-.PHONY: help setup demo test test-cluster bench crds web lint fit-power-model
+.PHONY: help setup demo test test-cluster test-network bench bench-report crds web lint fit-power-model
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
@@ -35,8 +35,39 @@ test-cluster: web ## Only the tests on a real Kubernetes control plane
 	@$(BUILD) --bins
 	$(CARGO) test --locked -p evergreen-tests --test 'cluster_*' --test collector -- --test-threads=1 --nocapture
 
+test-network: ## Only the network mesh in network namespaces with tc netem; needs root, takes minutes
+	@$(BUILD) --bins
+	EVERGREEN_TEST_NETWORK=1 $(CARGO) test --locked -p evergreen-tests --test mesh_namespaces -- --nocapture
+
+.PHONY: twin-suites twin-deviations twin-stories
+
+twin-suites: web ## Run suites of others against a twin: kube-rs's own tests on a cluster, the JSON Patch suite
+	@$(BUILD) --bin evergreen
+	scripts/twin-suites
+
+twin-deviations: ## Compare a twin with a real API server and write docs/twin-deviations.md
+	@EVERGREEN_WRITE_DEVIATIONS=1 $(CARGO) test --locked -p evergreen-tests --test twin_differential -- --nocapture
+
+twin-stories: ## Play the stories of twin/stories and write what happened beside them
+	@EVERGREEN_WRITE_STORIES=1 $(CARGO) test --locked -p evergreen-tests --test twin_stories -- --nocapture
+
 bench: web ## Measure, print ratios, and write them to docs/measured.md
 	@scripts/bench
+
+.PHONY: storm fuzz bench-agent
+
+storm: ## 10,000 matching lines a second through the real /dev/kmsg for STORM_SECONDS (300): counts, latency, cost; needs root
+	@$(CARGO) build --locked --release -p evergreen-agent --bin evergreen-agent --example storm
+	target/release/examples/storm target/release/evergreen-agent $${STORM_SECONDS:-300}
+
+fuzz: ## Feed every parser of outside bytes with changed seeds for FUZZ_SECONDS (60) each
+	@EVERGREEN_FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(CARGO) test --locked -p evergreen-agent --test fuzz -- --test-threads=1 --nocapture
+
+bench-agent: ## The agent and its peers on a node with 1,000 processes and 110 pods: memory and processor
+	@scripts/bench-agent
+
+bench-report: ## A report over 1,000 nodes x 1 year of hours: time and peak memory
+	@scripts/bench-report
 
 crds: ## Write the custom resource definitions and the shipped playbooks into the chart
 	@$(BUILD) --bin evergreen

@@ -62,6 +62,9 @@ pub struct Args {
     /// How many BMCs are asked at a time.
     #[arg(long, env = "EVERGREEN_BMC_AT_A_TIME", default_value = "32", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub bmc_at_a_time: u16,
+    /// Where the ledger of EnergyReports is, instead of the plane: plane=URL or prometheus=URL.
+    #[arg(long, env = "EVERGREEN_ENERGY_SOURCE", value_name = "KIND=URL")]
+    pub energy_source: Option<evergreen_report::source::Source>,
     /// Name of this replica in the leader election. Default: host name and process id.
     #[arg(long, env = "EVERGREEN_REPLICA")]
     pub replica: Option<String>,

@@ -14,7 +14,6 @@ mod metrics;
 pub mod nodes;
 pub mod power;
 pub mod quorum;
-pub mod report;
 mod run;
 pub mod site;
 

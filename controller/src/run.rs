@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use evergreen_bmc::AllowList;
 use evergreen_telemetry::{Telemetry, TelemetryConfig};
+use evergreen_report::source::Source;
 use kube::Client;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -118,7 +119,7 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
         registers: members.registers.clone(),
         client,
         site: args.site.clone(),
-        plane_url: args.plane_url.clone(),
+        energy: args.energy_source.clone().or_else(|| args.plane_url.clone().map(Source::Plane)),
         telemetry: telemetry.clone(),
         handle,
         health,
@@ -153,7 +154,7 @@ struct LeaderWork {
     registers: Vec<Arc<Register>>,
     client: Client,
     site: String,
-    plane_url: Option<String>,
+    energy: Option<Source>,
     telemetry: Arc<Telemetry>,
     handle: SiteHandle,
     health: metrics::Health,
@@ -212,7 +213,7 @@ fn begin_term(work: &LeaderWork, term: CancellationToken) {
     if let Some(bmcs) = &work.bmcs {
         tokio::spawn(power::run(bmcs.clone(), term.clone()));
     }
-    tokio::spawn(energy_report::run(work.client.clone(), work.plane_url.clone(), term));
+    tokio::spawn(energy_report::run(work.client.clone(), work.energy.clone(), work.site.clone(), term));
 }
 
 /// Heals for as long as the term lasts; a failure is told and healing begins anew from what is recorded.

@@ -45,6 +45,9 @@ pub struct Args {
     /// How long spans, incidents and logs are kept
     #[arg(long, env = "EVERGREEN_RETENTION_SPANS", value_name = "DURATION", default_value = "30d")]
     pub retention_spans: HumanDuration,
+    /// Facts of data centers (meters, PUE, certificates, water) for the green data center view; read anew when asked
+    #[arg(long, env = "EVERGREEN_ENERGY_FACTS", value_name = "FILE")]
+    pub energy_facts: Option<PathBuf>,
     /// Form of the log on standard error; RUST_LOG sets what is said
     #[arg(long, env = "EVERGREEN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -72,6 +75,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Bounds of what is kept.
     pub retention: Retention,
+    /// Facts of data centers.
+    pub energy_facts: Option<PathBuf>,
 }
 
 /// Bounds of what the store keeps.
@@ -113,6 +118,7 @@ impl Args {
             http_listen: self.http_listen,
             web_listen: self.web_listen,
             data_dir: self.data_dir,
+            energy_facts: self.energy_facts,
             retention: Retention {
                 max_bytes: self.max_size,
                 raw: self.retention_raw.get(),

@@ -77,6 +77,7 @@ impl Plane {
             store: store.handle.clone(),
             stats: stats.clone(),
             day: Arc::new(DayEnergy::default()),
+            energy_facts: settings.energy_facts.clone().map(Arc::from),
             stop: stop.clone(),
         };
         let web_server =

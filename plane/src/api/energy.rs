@@ -1,7 +1,9 @@
-//! GET /api/v1/energy and /api/v1/energy/series.
+//! GET /api/v1/energy and below it: series, ledger (for reports), green (the green data center view).
 
 use axum::{Json, extract::State};
-use evergreen_api::duration::HumanDuration;
+use evergreen_api::{duration::HumanDuration, resources::EnergyFacts};
+use evergreen_report::{Days, LedgerPage};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,7 +14,7 @@ use super::{
 use crate::{
     clock::{now_ms, rfc3339_ms},
     energy::{
-        HOUR_MS,
+        HOUR_MS, green, ledger,
         query::{self, By, EnergyReport},
         series as power,
     },
@@ -90,4 +92,82 @@ pub(super) async fn series(
         })
         .await?;
     Ok(Json(json!({"from": rfc3339_ms(from_ms), "to": rfc3339_ms(to_ms), "step_ms": step, "series": series})))
+}
+
+#[derive(Deserialize)]
+pub(super) struct LedgerParams {
+    from: Option<String>,
+    to: Option<String>,
+    zone: Option<String>,
+    days: Option<bool>,
+    namespaces: Option<String>,
+    label: Option<String>,
+    after: Option<i64>,
+}
+
+fn days(from_ms: i64, to_ms: i64, zone: Option<&str>) -> Result<Days, ApiError> {
+    let time = |ms| {
+        let error = |_| ApiError::parameter("from or to is out of range", "give times of this era");
+        Timestamp::from_millisecond(ms).map_err(error)
+    };
+    Days::new(time(from_ms)?, time(to_ms)?, zone.filter(|z| !z.is_empty()).unwrap_or("UTC"))
+        .map_err(|error| ApiError::parameter(error.to_string(), "give from, to and zone, as in zone=Asia/Shanghai"))
+}
+
+/// One page of the ledger: what a report is made from. `after` is what the page before gave as `next`.
+pub(super) async fn ledger(
+    State(shared): State<Shared>,
+    Params(params): Params<LedgerParams>,
+) -> Result<Json<LedgerPage>, ApiError> {
+    let (from_ms, to_ms) = window(params.from.as_deref(), params.to.as_deref(), now_ms(), 24 * HOUR_MS)?;
+    let days = days(from_ms, to_ms, params.zone.as_deref())?;
+    let label = match params.label.as_deref() {
+        None => None,
+        Some(text) => Some(text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(
+            || ApiError::parameter(format!("label: `{text}` has no value"), "write it as label=KEY%3DVALUE"),
+        )?),
+    };
+    let names = |text: String| text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let asked = ledger::Asked {
+        days,
+        with_days: params.days.unwrap_or(true),
+        namespaces: params.namespaces.map(names),
+        label,
+        after: params.after.unwrap_or(0),
+    };
+    Ok(Json(shared.reader.ask(move |c| ledger::page(c, &asked)).await?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct GreenParams {
+    from: Option<String>,
+    to: Option<String>,
+    zone: Option<String>,
+}
+
+/// PUE over time, REF, WUE, CUE and grade of each data center.
+pub(super) async fn green(
+    State(shared): State<Shared>,
+    Params(params): Params<GreenParams>,
+) -> Result<Json<green::Green>, ApiError> {
+    let (from_ms, to_ms) = window(params.from.as_deref(), params.to.as_deref(), now_ms(), 30 * 24 * HOUR_MS)?;
+    let days = days(from_ms, to_ms, params.zone.as_deref())?;
+    let facts = match &shared.energy_facts {
+        None => EnergyFacts::default(),
+        Some(path) => green::read_facts(path).map_err(|message| {
+            ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "facts", message, "correct the file of --energy-facts")
+        })?,
+    };
+    let mut asked = ledger::Asked { days, with_days: true, namespaces: None, label: None, after: 0 };
+    let mut sum = evergreen_report::Ledger::new(asked.days.clone());
+    loop {
+        let one = asked.clone();
+        let page = shared.reader.ask(move |c| ledger::page(c, &one)).await?;
+        page.rows.into_iter().for_each(|row| sum.add(row));
+        match page.next {
+            Some(next) if next > asked.after => asked.after = next,
+            _ => break,
+        }
+    }
+    Ok(Json(green::view(&sum, &facts, shared.energy_facts.is_some())))
 }

@@ -4,7 +4,9 @@ mod energy;
 mod error;
 mod fleet;
 mod incidents;
+mod mesh;
 mod metrics;
+mod predictions;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
@@ -41,6 +43,8 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// Energy of the last 24 hours by site, kept for a few seconds.
     pub day: Arc<fleet::DayEnergy>,
+    /// File with facts of data centers.
+    pub energy_facts: Option<Arc<std::path::Path>>,
     /// Ends event streams when the plane stops.
     pub stop: CancellationToken,
 }
@@ -51,11 +55,15 @@ pub use self::fleet::DayEnergy;
 pub fn router(shared: Shared) -> Router {
     Router::new()
         .route("/api/v1/fleet", get(fleet::get))
+        .route("/api/v1/mesh", get(mesh::get))
+        .route("/api/v1/predictions", get(predictions::get))
         .route("/api/v1/incidents", get(incidents::list))
         .route("/api/v1/incidents/{trace_id}", get(incidents::one))
         .route("/api/v1/traces/{trace_id}", get(incidents::trace))
         .route("/api/v1/energy", get(energy::report))
         .route("/api/v1/energy/series", get(energy::series))
+        .route("/api/v1/energy/ledger", get(energy::ledger))
+        .route("/api/v1/energy/green", get(energy::green))
         .route("/api/v1/metrics/series", get(metrics::series))
         // A query has its own limit of ten seconds; this one is for what lies around it.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(25)))

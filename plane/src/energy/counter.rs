@@ -28,8 +28,8 @@ pub struct Sample {
 /// What a run of samples adds up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Energy, microjoules.
-    pub microjoules: i64,
+    /// Energy, microjoules; 64 bits hold no more than 2.56 GWh.
+    pub microjoules: i128,
     /// Time between samples too far apart, milliseconds.
     pub gap_ms: i64,
     /// First sample, Unix milliseconds.
@@ -49,13 +49,13 @@ impl Tally {
 }
 
 /// Joules to whole microjoules, to the nearest.
-pub fn microjoules(joules: f64) -> i64 {
-    // Saturating by the cast's definition; 9.2e12 J is beyond any counter of a node.
-    (joules * 1e6).round() as i64
+pub fn microjoules(joules: f64) -> i128 {
+    // Saturating by the cast's definition; a facility's meter passes 64 bits within days.
+    (joules * 1e6).round() as i128
 }
 
 /// Microjoules that `next` adds to `previous`. `from_zero` says whether a first sample counts from zero.
-pub fn increment(kind: SeriesKind, previous: Option<&Sample>, next: &Sample, from_zero: bool) -> i64 {
+pub fn increment(kind: SeriesKind, previous: Option<&Sample>, next: &Sample, from_zero: bool) -> i128 {
     let now = microjoules(next.joules).max(0);
     if kind == SeriesKind::Delta {
         return now;

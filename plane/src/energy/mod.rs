@@ -1,14 +1,17 @@
 //! Energy out of counters: whole microjoules that add up exactly over adjacent windows, by provenance, with gaps told.
 
 pub mod counter;
+pub mod green;
+pub mod ledger;
 pub mod query;
 pub mod series;
 pub mod window;
 
 use evergreen_api::telemetry::metric;
 
-/// Counters in joules that are rolled up and kept.
-pub const COUNTERS: [&str; 3] = [metric::HOST_ENERGY, metric::NODE_ENERGY, metric::POD_ENERGY];
+/// Counters that are rolled up and kept, in millionths of their unit: joules, and litres of a data center's water.
+pub const COUNTERS: [&str; 5] =
+    [metric::HOST_ENERGY, metric::NODE_ENERGY, metric::POD_ENERGY, metric::FACILITY_ENERGY, metric::FACILITY_WATER];
 
 /// Roll-up step of recent energy, milliseconds.
 pub const FIVE_MINUTES_MS: i64 = 300_000;

@@ -58,16 +58,16 @@ pub struct EnergyRow {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Figures {
     /// All of it; measured, calibrated and estimated are its parts.
-    pub microjoules: i64,
+    pub microjoules: i128,
     /// From a sensor.
-    pub measured_microjoules: i64,
+    pub measured_microjoules: i128,
     /// From a model that a sensor calibrated.
-    pub calibrated_microjoules: i64,
+    pub calibrated_microjoules: i128,
     /// From a model; also what came without a provenance, the weakest claim.
-    pub estimated_microjoules: i64,
+    pub estimated_microjoules: i128,
     /// What idling took of it; of sites and nodes only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_microjoules: Option<i64>,
+    pub idle_microjoules: Option<i128>,
     /// RFC 3339.
     pub first_sample: Option<String>,
     /// RFC 3339.
@@ -209,14 +209,18 @@ pub(crate) fn samples(
     Ok((before, window))
 }
 
-fn rolled(connection: &Connection, series: i64, step_ms: i64, from_ms: i64, to_ms: i64) -> rusqlite::Result<Tally> {
+pub(crate) fn rolled(connection: &Connection, series: i64, step_ms: i64, from_ms: i64, to_ms: i64) -> rusqlite::Result<Tally> {
     connection
         .prepare_cached(
-            "SELECT coalesce(sum(microjoules), 0), coalesce(sum(gap_ms), 0), min(first_ms), max(last_ms) FROM energy_rollups
+            // In two halves: a sum of 64 bits ends at 2.56 GWh, and SQLite would fail.
+            "SELECT coalesce(sum(microjoules >> 32), 0), coalesce(sum(microjoules & 4294967295), 0),
+             coalesce(sum(gap_ms), 0), min(first_ms), max(last_ms) FROM energy_rollups
              WHERE series_id = ?1 AND step_ms = ?2 AND bucket_ms >= ?3 AND bucket_ms < ?4",
         )?
         .query_row([series, step_ms, from_ms, to_ms], |row| {
-            Ok(Tally { microjoules: row.get(0)?, gap_ms: row.get(1)?, first_ms: row.get(2)?, last_ms: row.get(3)? })
+            let (high, low): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let microjoules = (i128::from(high) << 32) + i128::from(low);
+            Ok(Tally { microjoules, gap_ms: row.get(2)?, first_ms: row.get(3)?, last_ms: row.get(4)? })
         })
 }
 

@@ -33,7 +33,7 @@ struct Bin {
 struct Stretch {
     from_ms: i64,
     to_ms: i64,
-    microjoules: i64,
+    microjoules: i128,
 }
 
 /// The step that can be answered: at least what was asked, coarser where only roll-ups are left.
@@ -134,7 +134,7 @@ fn stretches(
         )?;
         let buckets = statement.query_map([series.id, rolled_step, from_ms, rolled_until], |row| {
             let from_ms: i64 = row.get(0)?;
-            Ok(Stretch { from_ms, to_ms: from_ms + rolled_step, microjoules: row.get(1)? })
+            Ok(Stretch { from_ms, to_ms: from_ms + rolled_step, microjoules: row.get::<_, i64>(1)?.into() })
         })?;
         for bucket in buckets {
             stretches.push(bucket?);

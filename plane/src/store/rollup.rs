@@ -16,6 +16,10 @@ pub const LAG_MS: i64 = 30 * 60_000;
 /// Silence after which the last bucket of a series is closed too, milliseconds.
 const SILENCE_MS: i64 = 2 * HOUR_MS;
 
+/// Most that a bucket may hold, microjoules: twelve of them still fit into an hour. No data center uses as much in five
+/// minutes; a counter that says so lies.
+const MOST: i128 = i64::MAX as i128 / 16;
+
 /// Rolls every energy counter up to `until_ms`, which is taken down to a whole bucket.
 pub(super) fn roll(transaction: &Transaction<'_>, until_ms: i64) -> rusqlite::Result<()> {
     let until_ms = until_ms.div_euclid(FIVE_MINUTES_MS) * FIVE_MINUTES_MS;
@@ -67,6 +71,10 @@ fn put(
     bucket_ms: i64,
     tally: &Tally,
 ) -> rusqlite::Result<()> {
+    let microjoules = i64::try_from(tally.microjoules.min(MOST)).unwrap_or(0);
+    if i128::from(microjoules) != tally.microjoules {
+        tracing::error!(series, bucket_ms, said = %tally.microjoules, kept = microjoules, "an energy counter says more than can be");
+    }
     transaction
         .prepare_cached(
             "INSERT INTO energy_rollups (series_id, step_ms, bucket_ms, microjoules, gap_ms, first_ms, last_ms)
@@ -74,6 +82,6 @@ fn put(
              ON CONFLICT DO UPDATE SET microjoules = microjoules + excluded.microjoules, gap_ms = gap_ms + excluded.gap_ms,
                  first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms)",
         )?
-        .execute(params![series, step_ms, bucket_ms, tally.microjoules, tally.gap_ms, tally.first_ms, tally.last_ms])?;
+        .execute(params![series, step_ms, bucket_ms, microjoules, tally.gap_ms, tally.first_ms, tally.last_ms])?;
     Ok(())
 }

@@ -34,6 +34,7 @@ pub fn settings(directory: &Path) -> Settings {
         http_listen: any,
         web_listen: any,
         data_dir: directory.into(),
+        energy_facts: None,
         retention: Retention {
             max_bytes: 1 << 30,
             raw: Duration::from_secs(6 * 3_600),

@@ -9,6 +9,22 @@ export interface Problem {
   summary: string;
 }
 
+export type Basis = 'timeToLimit' | 'errorTrend' | 'anomaly';
+
+export interface Prediction {
+  kind: string;
+  basis: Basis | string;
+  subject: string;
+  summary: string;
+  method: string;
+  made: string | null;
+  expected: string | null;
+  earliest: string | null;
+  latest: string | null;
+  evidence: string[];
+  samples: { series: string; from: string | null; to: string | null; count: number | null };
+}
+
 export interface FleetNode {
   name: string;
   status: NodeStatus;
@@ -19,6 +35,7 @@ export interface FleetNode {
   energy_source: string | null;
   provenance: Provenance | null;
   problems: Problem[];
+  predictions: Prediction[];
 }
 
 export interface Site {
@@ -164,6 +181,42 @@ export interface Mesh {
   truncated: boolean;
 }
 
+/** Words in both languages. */
+export interface Words {
+  en: string;
+  zh: string;
+}
+
+export interface GreenFigure {
+  id: string;
+  label: Words;
+  value: string | null;
+  unit: string;
+  year?: string;
+  basis?: Words;
+  source?: string;
+  absent?: Words;
+}
+
+export interface GreenSite {
+  name: string;
+  figures?: {
+    it_kwh: string;
+    sections: { id: string; title: Words; figures: GreenFigure[] }[];
+    pue_over_time: { from: string; to: string; pue: string; impossible: boolean }[];
+    notes: Words[];
+  };
+  error?: [string, string];
+}
+
+export interface Green {
+  from: string;
+  to: string;
+  time_zone: string;
+  facts: boolean;
+  sites: GreenSite[];
+}
+
 /** An answer that is no, or none at all (`status` 0). */
 export class ApiError extends Error {
   constructor(
@@ -206,6 +259,8 @@ export const api = {
   incident: (id: string, signal?: AbortSignal) => ask<IncidentDetail>(`incidents/${encodeURIComponent(id)}`, {}, signal),
   energy: (from: number, to: number, by: EnergyBy, signal?: AbortSignal) =>
     ask<EnergyReport>('energy', { from: iso(from), to: iso(to), by }, signal),
+  green: (from: number, to: number, zone: string, signal?: AbortSignal) =>
+    ask<Green>('energy/green', { from: iso(from), to: iso(to), zone }, signal),
   power: (from: number, to: number, signal?: AbortSignal) =>
     ask<PowerSeries>('energy/series', { from: iso(from), to: iso(to), by: 'site' }, signal),
   metric: (name: string, from: number, to: number, site: string, node: string, signal?: AbortSignal) =>
