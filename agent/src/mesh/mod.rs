@@ -36,6 +36,8 @@ struct Entry {
     path: Path,
     /// When its next probe is due.
     due: Duration,
+    /// Whether the next one may be a large one.
+    may_be_large: bool,
 }
 
 /// How the name of the site's endpoint resolves.
@@ -117,7 +119,7 @@ impl Mesh {
                         Ok(()) => Search::new(due + Duration::from_secs(5) + Duration::from_secs(3) * number),
                         Err(why) => Search::absent(why),
                     };
-                    Entry { peer, address, path: Path::new(mtu), due }
+                    Entry { peer, address, path: Path::new(mtu), due, may_be_large: false }
                 }
             };
             state.paths.insert(key, entry);

@@ -11,7 +11,8 @@ use super::{
     wire::{self, Datagram, LARGEST},
 };
 
-/// How often a path is probed. Some of it is left to chance, so that agents do not fall into step.
+/// A path is probed at the first tick after so long, which makes it once a second at most. Some of it is left to chance,
+/// so that agents do not fall into step.
 const INTERVAL: Duration = Duration::from_millis(950);
 const JITTER_MS: u64 = 100;
 /// Probes that are due go out in bundles this often: the agent wakes up seldom.
@@ -118,16 +119,16 @@ fn send_due(socket: &UdpSocket, mesh: &Mesh, now: Duration, secret: u64, number:
             continue;
         }
         let jitter = Duration::from_millis(rand::rng().random_range(0..=JITTER_MS));
-        entry.due = now.max(entry.due + INTERVAL - TICK) + jitter;
+        entry.due = now + INTERVAL + jitter;
         send(socket, entry, now, secret, number);
     }
 }
 
 fn send(socket: &UdpSocket, entry: &mut Entry, now: Duration, secret: u64, number: &mut u64) {
     let headers = if entry.address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
-    // A large one instead of every other small one, while the small ones come back.
     *number += 1;
-    let is_turn = number.is_multiple_of(2);
+    // A large one instead of every other small one, while the small ones come back.
+    let is_turn = std::mem::replace(&mut entry.may_be_large, !entry.may_be_large);
     while let Some(packet) = entry.path.mtu.next(now, entry.path.is_well(now)).filter(|_| is_turn) {
         let bytes = wire::probe(*number, secret, packet.saturating_sub(headers) as usize);
         match socket.try_send_to(&bytes, entry.address) {

@@ -70,20 +70,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_verdict_is_raised_refreshed_with_its_newest_figures_and_ended() {
+    async fn a_verdict_is_raised_with_its_figures_and_ended_with_the_sites_word() {
         let mesh = Mesh::new("dc-a");
         let (sender, mut signals) = mpsc::channel(8);
         let told = mesh.clone();
         tokio::spawn(async move { run(&told, &sender).await });
-        let over = |signal| matches!(signal, Some(Signal::Over { rule, .. }) if rule == RULE);
+        let over = |signal: Option<Signal>| matches!(signal, Some(Signal::Over { rule, .. }) if rule == RULE);
         assert!(over(signals.recv().await), "what an earlier agent raised");
         for text in ["first", "second"] {
             mesh.told(Some(MeshVerdict::new(text, vec!["n1 -> n2: 30 of 30 lost".to_owned()])));
             let Some(Signal::Seen(seen)) = signals.recv().await else { panic!("nothing is raised") };
             assert_eq!((seen.detection.summary.as_str(), seen.detection.kind), (text, ProblemKind::NetworkUnreachable));
             assert_eq!(seen.detection.first_line, "n1 -> n2: 30 of 30 lost");
+            mesh.told(None);
+            assert!(over(signals.recv().await));
         }
-        mesh.told(None);
-        assert!(over(signals.recv().await));
     }
 }

@@ -25,8 +25,9 @@ const NOISY: f64 = 0.25;
 const NEARLY_ALL: f64 = 0.8;
 /// Share of a member's paths that have to be bad for the member to belong to a bad whole.
 const MOST: f64 = 0.5;
-/// Chance below which a single path is a failing link and no accident; there are many paths, and they are judged often.
-const LINK_CHANCE: f64 = 1e-7;
+/// Chance below which bad paths are no accident, all those of a culprit together; there are many paths, and they are
+/// judged often.
+const CHANCE: f64 = 1e-8;
 
 /// Figures of one directed path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ struct Sight<'a> {
     paths: &'a [Path],
     /// Share that is bad on the better paths of a site: what nobody in particular is blamed for.
     background: f64,
+    /// Mean share that is bad on the paths that are not: higher than the background, and what chance alone gives.
+    usual: f64,
     bad: Vec<bool>,
     /// Paths that no culprit explains yet, good ones included.
     open: Vec<usize>,
@@ -87,7 +90,7 @@ impl<'a> Sight<'a> {
                 sent >= FEWEST && from != to && from < ends.len() && to < ends.len()
             })
             .collect();
-        let mut sight = Self { ends, paths, background: 0.0, bad: vec![false; paths.len()], open };
+        let mut sight = Self { ends, paths, background: 0.0, usual: 0.0, bad: vec![false; paths.len()], open };
         let local: Vec<&Path> =
             sight.open.iter().filter(|path| sight.is_local(**path)).map(|path| &paths[*path]).collect();
         let mut shares: Vec<f64> = local.iter().map(|path| path.bad()).collect();
@@ -102,6 +105,8 @@ impl<'a> Sight<'a> {
         for path in &sight.open {
             sight.bad[*path] = paths[*path].bad() > threshold;
         }
+        let good: Vec<f64> = shares.into_iter().filter(|share| *share <= threshold).collect();
+        sight.usual = good.iter().sum::<f64>() / good.len().max(1) as f64;
         sight
     }
 
@@ -152,9 +157,12 @@ impl<'a> Sight<'a> {
                 cases.entry(culprit).or_default().add(*path, seen, self.bad[*path], self.paths[*path]);
             }
         }
-        let best = cases.into_iter().filter(|(culprit, case)| case.holds(culprit)).max_by(|(a, x), (b, y)| {
-            x.bad.len().cmp(&y.bad.len()).then_with(|| b.breadth().cmp(&a.breadth()).then_with(|| b.cmp(a)))
-        });
+        let best = cases
+            .into_iter()
+            .filter(|(culprit, case)| case.holds(culprit) && self.is_no_accident(&case.bad))
+            .max_by(|(a, x), (b, y)| {
+                x.bad.len().cmp(&y.bad.len()).then_with(|| b.breadth().cmp(&a.breadth()).then_with(|| b.cmp(a)))
+            });
         best.map(|(culprit, case)| (culprit, case.bad))
     }
 
@@ -179,23 +187,26 @@ impl<'a> Sight<'a> {
             }
             pairs.entry((from.min(to), from.max(to))).or_default().push(*path);
         }
-        let failing = pairs
-            .into_iter()
-            .filter(|(_, paths)| paths.iter().any(|path| self.bad[*path] && self.chance(*path) < LINK_CHANCE));
-        failing
-            .map(|((a, b), paths)| {
-                let bad: Vec<usize> = paths.into_iter().filter(|path| self.bad[*path]).collect();
-                let name = |end: &End| (end.site.clone(), end.node.clone());
-                let culprit = Culprit::Link { a: name(&self.ends[a]), b: name(&self.ends[b]) };
-                evidence::fault(self, culprit, &bad)
-            })
-            .collect()
+        let failing = pairs.into_iter().filter_map(|(pair, mut paths)| {
+            paths.retain(|path| self.bad[*path]);
+            (!paths.is_empty() && self.is_no_accident(&paths)).then_some((pair, paths))
+        });
+        let told = failing.map(|((a, b), bad)| {
+            let name = |end: &End| (end.site.clone(), end.node.clone());
+            let culprit = Culprit::Link { a: name(&self.ends[a]), b: name(&self.ends[b]) };
+            evidence::fault(self, culprit, &bad)
+        });
+        told.collect()
+    }
+
+    fn is_no_accident(&self, bad: &[usize]) -> bool {
+        bad.iter().map(|path| self.chance(*path).max(f64::MIN_POSITIVE).ln()).sum::<f64>() < CHANCE.ln()
     }
 
     /// How likely it is that so many probes of a path are bad by the background alone.
     fn chance(&self, path: usize) -> f64 {
         let Path { sent, lost, late, .. } = self.paths[path];
-        let share = self.background.clamp(0.02, 0.99);
+        let share = self.usual.max(self.background).clamp(0.02, 0.99);
         (lost + late..=sent).map(|bad| binomial(sent, bad, share)).sum()
     }
 }

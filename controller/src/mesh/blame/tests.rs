@@ -155,6 +155,16 @@ impl Injected {
                 let end = own(random);
                 Culprit::Rack { site: end.site, place: end.place }
             }
+            "zone" => {
+                let end = own(random);
+                let zones: BTreeSet<&str> = fleet.ends[..fleet.own].iter().map(|end| end.place.zone.as_str()).collect();
+                // Of two zones nobody can say which one fails.
+                if zones.len() > 2 {
+                    Culprit::Zone { site: end.site, zone: end.place.zone }
+                } else {
+                    Culprit::Rack { site: end.site, place: end.place }
+                }
+            }
             "site" => site(SITES[1 + random.below(2)]),
             "own site" => site(SITES[0]),
             _ => Culprit::Between { a: Box::new(site(SITES[0])), b: Box::new(site(SITES[1 + random.below(2)])) },
@@ -180,8 +190,8 @@ fn rounds(background: f64) -> BTreeMap<&'static str, Outcome> {
     let (seed, rounds) = (given("EVERGREEN_MESH_SEED", 20_261_123), given("EVERGREEN_MESH_ROUNDS", 40));
     let mut outcomes: BTreeMap<&'static str, Outcome> = BTreeMap::new();
     for round in 0..rounds {
-        for kind in ["none", "link", "node", "rack", "site", "own site", "between"] {
-            let mut random = Random::new(seed ^ (round << 8) ^ kind.len() as u64);
+        for kind in ["none", "link", "node", "rack", "zone", "site", "own site", "between"] {
+            let mut random = Random::new(seed ^ (round << 8) ^ crate::mesh::place::hash("kind", kind));
             let fleet = Fleet::random(&mut random);
             let fault = (kind != "none").then(|| Injected::random(&fleet, kind, &mut random));
             let (ends, paths) = fleet.probe(&mut random, background, fault.as_ref());
