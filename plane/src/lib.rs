@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod incidents;
 pub mod ingest;
 pub mod live;
+pub mod mesh;
 pub mod model;
 pub mod page;
 pub mod stats;
