@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod host;
 pub mod objects;
 pub mod sim;
+pub mod story;
 mod transport;
 mod twin;
 
@@ -22,15 +23,14 @@ pub use twin::{NodeSpec, Twin, TwinBuilder};
 /// Ways in which a twin is not a Kubernetes cluster. Shown wherever its results are.
 pub const DEVIATIONS: &[&str] = &[
     "no authentication and no authorization: the bearer token names the client, everything is allowed",
-    "request bodies are JSON or YAML; protobuf is answered with 415",
-    "unknown fields of built-in kinds are kept, not pruned or warned about",
+    "answers are JSON, whatever else is accepted; CustomResourceDefinitions in protobuf are refused",
     "CEL rules of CustomResourceDefinitions are not evaluated; conversion between versions only renames apiVersion",
-    "no admission webhooks, quotas, limit ranges or Pod security",
-    "StatefulSets, Jobs, CronJobs, Ingresses, volumes and quotas are stored and do nothing",
+    "no admission webhooks, quotas, limit ranges or Pod security; of the built-in admission only tolerations are added",
+    "validation of built-in kinds knows types, required basics and immutable fields, not every rule",
+    "CronJobs, Ingresses, volumes, autoscalers and certificate requests are stored and do nothing; claims of StatefulSets are bound at once",
     "the scheduler knows requests, taints, cordon, node selector and affinity and pod anti-affinity; no spread, no preemption",
     "a container starts, becomes ready and stops after set times; it never fails by itself and has no probes",
     "one EndpointSlice a Service; the simulation's controllers write no Events; names of template hashes differ",
-    "no exec, attach, port-forward, logs or service account tokens",
-    "a replace never creates an object",
+    "no exec, attach, port-forward or logs; a service account's token is its name",
     "writes of the simulation's own controllers leave no managedFields",
 ];

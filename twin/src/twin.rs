@@ -125,6 +125,13 @@ impl TwinBuilder {
     pub fn build(self) -> Twin {
         let api = ApiServer::new(&self.site, self.seed, self.epoch, self.ring);
         api.set_default_toleration_seconds(self.timing.unreachable_toleration.as_secs());
+        // Clients in a cluster look for their API server under this name.
+        let own = serde_json::json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": [{"name": "https", "port": 443, "targetPort": 6443}]}});
+        if let Err(error) = api.create_object(&own) {
+            tracing::warn!(%error, "the API server's own Service could not be created");
+        }
         for (index, spec) in self.nodes.iter().enumerate() {
             nodes::register(&api, spec, index);
         }

@@ -148,6 +148,8 @@ pub fn resources() -> impl Iterator<Item = Resource> {
             has_scale: has('c'),
             has_generation: has('g'),
             unconditional_update: has('u'),
+            upsert: *group == RBAC
+                || matches!(*plural, "endpoints" | "leases" | "events" | "limitranges" | "podtemplates"),
             selectable: selectable.iter().map(|s| (*s).to_owned()).collect(),
             storage: storage.into(),
             custom: None,

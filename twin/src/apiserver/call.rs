@@ -78,7 +78,26 @@ impl Call<'_> {
         self.parameter("dryRun") == Some("All")
     }
 
+    /// `All` is the only value that `dryRun` may have.
+    fn check_dry_run(&self, verb: &str) -> Result<(), ApiError> {
+        let options = match verb {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            "delete" | "deletecollection" => "DeleteOptions",
+            _ => return Ok(()),
+        };
+        match self.parameter("dryRun") {
+            None | Some("All") => Ok(()),
+            Some(other) => {
+                let shown = format!("[]string{{\"{other}\"}}");
+                Err(ApiError::unsupported_option(options, "dryRun", &shown, &["All"]))
+            }
+        }
+    }
+
     pub(super) fn run(&self, verb: &str, body: &Bytes) -> Result<Response, ApiError> {
+        self.check_dry_run(verb)?;
         let (namespace, name) = (self.target.namespace.as_str(), self.target.name.as_str());
         match (verb, self.target.subresource.as_str()) {
             ("list", "") => self.list(),
@@ -136,11 +155,10 @@ impl Call<'_> {
                 Ok(json_response(200, to_bytes(&answer)))
             }
             ("deletecollection", "") => {
-                self.server.delete_collection(&self.resource, &self.filter()?, &self.delete_options(body)?);
-                Ok(json_response(
-                    200,
-                    to_bytes(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})),
-                ))
+                let options = self.delete_options(body)?;
+                let gone = self.server.delete_collection(&self.resource, &self.filter()?, &options);
+                let metadata = json!({"resourceVersion": self.server.store().version().to_string()});
+                Ok(json_response(200, self.shape.many(&self.resource, &gone, metadata, self.server.clock().now())))
             }
             (_, "") => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::no_such_path()),
@@ -229,7 +247,10 @@ impl Call<'_> {
         let mut metadata = json!({"resourceVersion": page.version.to_string()});
         if let Some((token, remaining)) = page.next {
             metadata["continue"] = json!(token);
-            metadata["remainingItemCount"] = json!(remaining);
+            // With a selector the server does not count what it has not looked at.
+            if self.parameter("labelSelector").is_none() && self.parameter("fieldSelector").is_none() {
+                metadata["remainingItemCount"] = json!(remaining);
+            }
         }
         Ok(json_response(200, self.shape.many(&self.resource, &page.entries, metadata, self.server.clock().now())))
     }
@@ -268,6 +289,17 @@ impl Call<'_> {
     fn replace(&self, body: &Bytes, subresource: Option<&'static str>) -> Result<Response, ApiError> {
         let new = read_json(body, &self.content_type)?;
         let context = self.context(subresource, true);
+        let (namespace, name) = (self.target.namespace.as_str(), self.target.name.as_str());
+        if self.resource.upsert
+            && subresource.is_none()
+            && self.server.get(&self.resource, namespace, name).is_err()
+            && meta::name(&new) == name
+        {
+            let mut new = new;
+            meta::metadata_mut(&mut new).shift_remove("resourceVersion");
+            let entry = self.server.create(&self.resource, namespace, new, &context)?;
+            return Ok(self.answer(201, &entry));
+        }
         let entry =
             self.server.update(&self.resource, &self.target.namespace, &self.target.name, &context, |_| Ok(new))?;
         Ok(self.answer(200, &entry))
@@ -294,11 +326,14 @@ impl Call<'_> {
         match kind {
             "application/json-patch+json" => json_patch(&mut new, patch).map_err(|e| match e {
                 PatchError::Unreadable(_) => ApiError::bad_request(e.to_string()),
-                PatchError::DoesNotApply(_) => ApiError::new(422, "Invalid", e.to_string()),
+                PatchError::DoesNotApply(_) => {
+                    let why = "the server rejected our request due to an error in our request";
+                    ApiError::new(422, "Invalid", why).with_details()
+                }
             })?,
             "application/merge-patch+json" => merge_patch(&mut new, patch),
             "application/strategic-merge-patch+json" if self.resource.strategic => {
-                strategic_merge(&mut new, patch, &self.resource.schema()).map_err(ApiError::bad_request)?;
+                strategic_merge(&mut new, patch, &self.resource.schema()).map_err(|e| ApiError::new(500, "", e))?;
             }
             _ => {
                 let kinds = if self.resource.strategic { ", application/strategic-merge-patch+json" } else { "" };
@@ -399,6 +434,14 @@ impl Call<'_> {
             options.propagation = Some(propagation.to_owned());
         }
         options.dry_run |= self.dry_run();
-        Ok(options)
+        match options.propagation.as_deref() {
+            None | Some("Foreground" | "Background" | "Orphan") => Ok(options),
+            Some(other) => Err(ApiError::unsupported_option(
+                "DeleteOptions",
+                "propagationPolicy",
+                &format!("\"{other}\""),
+                &["Foreground", "Background", "Orphan", "nil"],
+            )),
+        }
     }
 }

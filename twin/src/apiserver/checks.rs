@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::ApiError;
+use super::error::{ApiError, Cause};
 use super::registry::Resource;
 use super::server::ApiServer;
 use super::store::key;
@@ -24,13 +24,13 @@ impl ApiServer {
         let Value::Object(mut fields) = body else {
             return Err(ApiError::bad_request("the body of the request is not an object"));
         };
-        for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", resource.kind.as_str())] {
-            if let Some(given) = fields.get(field).and_then(Value::as_str).filter(|g| !g.is_empty() && *g != expected) {
-                let message = format!(
-                    "{field} of the object ({given}) does not match the one that the request's path serves ({expected})"
-                );
-                return Err(ApiError::bad_request(message));
-            }
+        let given = |field: &str, own: &str| match fields.get(field).and_then(Value::as_str) {
+            Some(text) if !text.is_empty() => text.to_owned(),
+            _ => own.to_owned(),
+        };
+        let (version, kind) = (given("apiVersion", &api_version), given("kind", &resource.kind));
+        if version != api_version || kind != resource.kind {
+            return Err(self.wrong_kind(resource, &version, &kind));
         }
         let mut ordered = Map::new();
         ordered.insert("apiVersion".to_owned(), Value::from(api_version));
@@ -47,7 +47,7 @@ impl ApiServer {
         let mut object = Value::Object(ordered);
         // What the simulation writes over what it read is known to fit.
         if context.manager.is_some() || !patch {
-            let unknown = validation::check_types(resource, &mut object)?;
+            let unknown = validation::check_types(resource, &mut object, patch)?;
             let name = meta::name(&object).to_owned();
             validation::judge(&unknown, resource, context.validation, &context.warnings, &name, patch)?;
         }
@@ -56,8 +56,8 @@ impl ApiServer {
         if resource.namespaced {
             match metadata.get("namespace").and_then(Value::as_str) {
                 Some(given) if given != namespace && !given.is_empty() => {
-                    return Err(ApiError::bad_request(format!(
-                        "the namespace of the provided object does not match the namespace sent on the request ({given}, {namespace})"
+                    return Err(ApiError::bad_request(String::from(
+                        "the namespace of the provided object does not match the namespace sent on the request",
                     )));
                 }
                 _ => metadata.insert("namespace".to_owned(), Value::from(namespace)),
@@ -66,6 +66,58 @@ impl ApiServer {
             metadata.shift_remove("namespace");
         }
         Ok(if resource.group == "events.k8s.io" { events::to_core(object) } else { object })
+    }
+
+    /// A body of another kind than the path serves.
+    fn wrong_kind(&self, resource: &Resource, version: &str, kind: &str) -> ApiError {
+        let (_, short) = version.rsplit_once('/').unwrap_or(("", version));
+        if self.registry().by_kind(version, kind).is_some() {
+            return ApiError::bad_request(format!(
+                "the API version in the data ({version}, kind {kind}) does not match the expected API version ({})",
+                resource.api_version()
+            ));
+        }
+        ApiError::bad_request(format!(
+            "{kind} in version \"{short}\" cannot be handled as a {}: no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            resource.kind
+        ))
+    }
+
+    /// Labels in their form; no new finalizers on what is going.
+    pub(super) fn check_metadata(&self, old: Option<&Value>, object: &Value) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        for (name, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
+            let short = name.rsplit_once('/').map_or(name.as_str(), |(_, short)| short);
+            if !is_name_part(short) {
+                let why = format!(
+                    "Invalid value: \"{name}\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+                );
+                causes.push(cause("metadata.labels", "FieldValueInvalid", &why));
+            }
+            let text = value.as_str().unwrap_or_default();
+            if !text.is_empty() && !is_name_part(text) {
+                let why = format!(
+                    "Invalid value: \"{text}\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+                );
+                causes.push(cause("metadata.labels", "FieldValueInvalid", &why));
+            }
+        }
+        if let Some(old) = old.filter(|o| meta::is_deleting(o)) {
+            let before = meta::list(old, &["metadata", "finalizers"]);
+            let new: Vec<String> = meta::list(object, &["metadata", "finalizers"])
+                .iter()
+                .filter(|f| !before.contains(f))
+                .map(Value::to_string)
+                .collect();
+            if !new.is_empty() {
+                let why = format!(
+                    "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    new.join(", ")
+                );
+                causes.push(cause("metadata.finalizers", "FieldValueForbidden", &why));
+            }
+        }
+        causes
     }
 
     pub(super) fn check_name(&self, resource: &Resource, name: &str) -> Result<(), ApiError> {
@@ -79,7 +131,7 @@ impl ApiServer {
             return Ok(());
         }
         let why = format!(
-            "Invalid value: \"{name}\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
+            "Invalid value: \"{name}\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
         );
         Err(ApiError::invalid(
             &resource.group,
@@ -140,6 +192,15 @@ impl ApiServer {
             None => Ok(()),
         }
     }
+}
+
+/// At most 63 of the letters that names of labels are made of, with a letter or digit at both ends.
+fn is_name_part(text: &str) -> bool {
+    let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63
+        && end(text.chars().next())
+        && end(text.chars().next_back())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 pub(super) fn copy_field(old: &Value, new: &mut Value, field: &str) {

@@ -24,6 +24,22 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
         ("", "pods") => {
             object["status"] = json!({"phase": "Pending", "qosClass": qos_class(object)});
             default_tolerations(object, server.default_toleration_seconds());
+            let spec = &mut object["spec"];
+            default(spec, "enableServiceLinks", json!(true));
+            default(spec, "priority", json!(0));
+            default(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
+        }
+        ("", "persistentvolumeclaims") => object["status"] = json!({"phase": "Pending"}),
+        ("networking.k8s.io", "ingresses") => object["status"] = json!({"loadBalancer": {}}),
+        ("apps", "replicasets" | "statefulsets") | ("", "replicationcontrollers") => {
+            object["status"] = json!({"replicas": 0});
+        }
+        ("apps", "daemonsets") => {
+            object["status"] = json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0});
+        }
+        ("batch", "jobs") => {
+            job_selector(object);
+            object["status"] = json!({});
         }
         ("", "nodes") | ("", "services") | ("apiextensions.k8s.io", _) => {}
         _ if resource.has_status => {
@@ -36,6 +52,21 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
         }
         _ => {}
     }
+}
+
+/// A Job selects its pods by its own UID, unless it says that it selects them itself.
+fn job_selector(job: &mut Value) {
+    if job["spec"]["manualSelector"] == true || !job["spec"].is_object() {
+        return;
+    }
+    let (uid, name) = (meta::uid(job).to_owned(), meta::name(job).to_owned());
+    let metadata = meta::object_mut(&mut job["spec"]["template"], "metadata");
+    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+    for prefix in ["", "batch.kubernetes.io/"] {
+        labels[format!("{prefix}controller-uid")] = json!(uid);
+        labels[format!("{prefix}job-name")] = json!(name);
+    }
+    job["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
 }
 
 /// What the DefaultTolerationSeconds admission plugin adds.
@@ -112,12 +143,55 @@ pub fn fill(resource: &Resource, object: &mut Value, server: &ApiServer) {
             }
             pod_spec(&mut spec["template"]["spec"]);
         }
-        ("apps", "replicasets" | "statefulsets") => {
+        ("apps", "replicasets") | ("", "replicationcontrollers") => {
             default(&mut object["spec"], "replicas", json!(1));
             pod_spec(&mut object["spec"]["template"]["spec"]);
         }
+        ("apps", "statefulsets") => {
+            let spec = &mut object["spec"];
+            default(spec, "replicas", json!(1));
+            default(spec, "revisionHistoryLimit", json!(10));
+            default(spec, "podManagementPolicy", json!("OrderedReady"));
+            default(spec, "updateStrategy", json!({"type": "RollingUpdate"}));
+            if spec["updateStrategy"]["type"] == "RollingUpdate" {
+                let rolling = meta::object_mut(&mut spec["updateStrategy"], "rollingUpdate");
+                rolling.entry("partition").or_insert_with(|| json!(0));
+            }
+            pod_spec(&mut spec["template"]["spec"]);
+        }
+        ("batch", "jobs") => {
+            let spec = &mut object["spec"];
+            let both_open = spec["completions"].is_null() && spec["parallelism"].is_null();
+            if both_open {
+                default(spec, "completions", json!(1));
+            }
+            default(spec, "parallelism", json!(1));
+            default(spec, "backoffLimit", json!(6));
+            default(spec, "completionMode", json!("NonIndexed"));
+            default(spec, "suspend", json!(false));
+            pod_spec(&mut spec["template"]["spec"]);
+        }
+        ("", "persistentvolumeclaims") => default(&mut object["spec"], "volumeMode", json!("Filesystem")),
+        ("", "endpoints") => {
+            for subset in array_mut(object, "subsets") {
+                for port in array_mut(subset, "ports") {
+                    default(port, "protocol", json!("TCP"));
+                }
+            }
+        }
+        ("networking.k8s.io", "networkpolicies") => {
+            let egress = !meta::list(object, &["spec", "egress"]).is_empty();
+            let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            default(&mut object["spec"], "policyTypes", types);
+        }
         ("apps", "daemonsets") => {
             default(&mut object["spec"], "updateStrategy", json!({"type": "RollingUpdate"}));
+            default(&mut object["spec"], "revisionHistoryLimit", json!(10));
+            if object["spec"]["updateStrategy"]["type"] == "RollingUpdate" {
+                let rolling = meta::object_mut(&mut object["spec"]["updateStrategy"], "rollingUpdate");
+                rolling.entry("maxUnavailable").or_insert_with(|| json!(1));
+                rolling.entry("maxSurge").or_insert_with(|| json!(0));
+            }
             pod_spec(&mut object["spec"]["template"]["spec"]);
         }
         ("", "services") => service(object, server),
@@ -290,6 +364,11 @@ fn service(object: &mut Value, server: &ApiServer) {
     }
     default(spec, "type", json!("ClusterIP"));
     default(spec, "sessionAffinity", json!("None"));
+    if spec["sessionAffinity"] == "ClientIP" {
+        default(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10800}}));
+    } else if let Some(fields) = spec.as_object_mut() {
+        fields.shift_remove("sessionAffinityConfig");
+    }
     for port in array_mut(spec, "ports") {
         default(port, "protocol", json!("TCP"));
         let target = port["port"].clone();

@@ -1,11 +1,13 @@
 //! Deletion: preconditions, grace, finalizers, collections.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::error::{ApiError, deleted_status};
 use super::registry::Resource;
 use super::server::ApiServer;
-use super::store::Filter;
+use super::store::{Entry, Filter};
 use crate::objects::meta;
 
 /// Options of a deletion.
@@ -62,28 +64,27 @@ impl ApiServer {
         options: &DeleteOptions,
     ) -> Result<Value, ApiError> {
         let current = self.get(resource, namespace, name)?;
-        let refuse = |why: String| Err(ApiError::conflict(&resource.group, &resource.plural, name, &why));
+        let refuse = |why: String| Err(ApiError::conflict(&resource.group, &resource.kind, name, &why));
         if let Some(uid) = options.uid.as_deref().filter(|uid| **uid != *current.uid) {
             return refuse(format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
                 current.uid
             ));
         }
         if let Some(version) = options.version.as_deref().filter(|v| **v != current.version.to_string()) {
             return refuse(format!(
-                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
                 current.version
             ));
         }
         let mut object = current.value();
         let status = deleted_status(&resource.group, &resource.plural, name, &current.uid);
-        if options.dry_run {
-            return Ok(status);
-        }
         let grace = self.grace_seconds(resource, &object, options);
         let already = meta::is_deleting(&object);
         let metadata = meta::metadata_mut(&mut object);
-        let finalizer = match options.propagation.as_deref() {
+        // Kinds of the first hour leave their dependents alone unless asked otherwise.
+        let by_default = matches!(resource.plural.as_str(), "jobs" | "replicationcontrollers").then_some("Orphan");
+        let finalizer = match options.propagation.as_deref().or(by_default) {
             Some("Foreground") => Some("foregroundDeletion"),
             Some("Orphan") => Some("orphan"),
             _ => None,
@@ -111,21 +112,30 @@ impl ApiServer {
         if resource.is("", "namespaces") {
             object["status"]["phase"] = Value::from("Terminating");
         } else if !meta::has_finalizers(&object) && grace == 0 {
-            self.remove(resource, &current.key);
-            return Ok(if resource.is("", "pods") { current.value() } else { status });
+            if !options.dry_run {
+                self.remove(resource, &current.key);
+            }
+            return Ok(match resource.plural.as_str() {
+                "pods" | "persistentvolumeclaims" => object,
+                "serviceaccounts" | "persistentvolumes" | "podtemplates" | "resourcequotas" => current.value(),
+                _ => status,
+            });
         }
         if already && !shorter {
             return Ok(current.value());
+        }
+        if options.dry_run {
+            return Ok(object);
         }
         let entry = self.shared.store.put(resource, &mut object);
         Ok(super::server::served_value(resource, &entry))
     }
 
-    /// Deletes all fitting objects; the answer is how many there were.
-    pub fn delete_collection(&self, resource: &Resource, filter: &Filter, options: &DeleteOptions) -> usize {
+    /// Deletes all fitting objects; the answer is what they were.
+    pub fn delete_collection(&self, resource: &Resource, filter: &Filter, options: &DeleteOptions) -> Vec<Arc<Entry>> {
         let _serial = self.shared.write.lock();
         let (found, _) = self.shared.store.list(&resource.storage, filter);
-        found.iter().filter(|e| self.delete_locked(resource, e.namespace(), e.name(), options).is_ok()).count()
+        found.into_iter().filter(|e| self.delete_locked(resource, e.namespace(), e.name(), options).is_ok()).collect()
     }
 
     /// Removes an object from the store, whatever holds it.

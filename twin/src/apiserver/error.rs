@@ -40,6 +40,8 @@ pub struct Details {
     pub kind: String,
     /// Causes.
     pub causes: Vec<Cause>,
+    /// They are written even when they are empty.
+    pub written: bool,
 }
 
 impl ApiError {
@@ -73,7 +75,21 @@ impl ApiError {
 
     /// 404 for a path that leads nowhere.
     pub fn no_such_path() -> Self {
-        ApiError::new(404, "NotFound", "the server could not find the requested resource")
+        ApiError::new(404, "NotFound", "the server could not find the requested resource").with_details()
+    }
+
+    /// Writes the details even when there is nothing in them.
+    pub fn with_details(mut self) -> Self {
+        self.details.written = true;
+        self
+    }
+
+    /// 422 for a query parameter or an option with a value that is none of the few.
+    pub fn unsupported_option(options: &str, field: &str, shown: &str, supported: &[&str]) -> Self {
+        let all: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
+        let message = format!("Unsupported value: {shown}: supported values: {}", all.join(", "));
+        let cause = Cause { reason: "FieldValueNotSupported".to_owned(), message, field: field.to_owned() };
+        ApiError::invalid("meta.k8s.io", options, "", vec![cause])
     }
 
     /// 409 for a name that is taken.
@@ -138,8 +154,11 @@ impl ApiError {
     pub fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason,
+            "message": self.message,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = Value::from(self.reason);
+        }
         let mut details = serde_json::Map::new();
         for (field, value) in
             [("name", &self.details.name), ("group", &self.details.group), ("kind", &self.details.kind)]
@@ -161,7 +180,7 @@ impl ApiError {
         if let Some(after) = self.retry_after_seconds {
             details.insert("retryAfterSeconds".to_owned(), Value::from(after));
         }
-        if !details.is_empty() {
+        if !details.is_empty() || self.details.written {
             status["details"] = Value::Object(details);
         }
         status["code"] = Value::from(self.code);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::table::shown;
+use super::cell_text::shown;
 
 /// The values that a JSON path of a printer column finds: fields, `['field']`, `[0]`, `[*]` and
 /// `[?(@.type=="Ready")]`. A path that uses more than this finds nothing.

@@ -4,6 +4,7 @@
 
 pub mod builtin;
 mod call;
+mod cell_text;
 mod checks;
 pub mod clock;
 pub mod defaults;

@@ -64,6 +64,8 @@ pub struct Resource {
     pub has_scale: bool,
     /// Whether the server counts `metadata.generation`.
     pub has_generation: bool,
+    /// Whether a replace creates what is not there.
+    pub upsert: bool,
     /// Whether a replace without resourceVersion overwrites whatever is there.
     pub unconditional_update: bool,
     /// Paths that field selectors may use, besides the two metadata ones.
@@ -227,6 +229,7 @@ pub fn read_crd(crd: &Value) -> Result<Vec<Resource>, String> {
             has_scale: scale.is_some(),
             has_generation: true,
             unconditional_update: false,
+            upsert: false,
             selectable: version["selectableFields"]
                 .as_array()
                 .into_iter()

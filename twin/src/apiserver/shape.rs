@@ -64,7 +64,8 @@ impl Shape {
             Shape::Full => served(resource, entry),
             Shape::Metadata => to_bytes(&metadata_only(&served_value(resource, entry))),
             Shape::Table(include) => {
-                to_bytes(&table(resource, &[served_value(resource, entry)], include, json!({}), now))
+                let metadata = json!({"resourceVersion": entry.version.to_string()});
+                to_bytes(&table(resource, &[served_value(resource, entry)], include, metadata, now))
             }
         }
     }
@@ -81,6 +82,13 @@ impl Shape {
                     Shape::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
                     _ => (resource.api_version(), resource.list_kind.clone()),
                 };
+                // Items of built-in kinds do not say again what the list says.
+                let head_of_item = match (self, &resource.custom) {
+                    (Shape::Full, None) => {
+                        format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", resource.api_version(), resource.kind)
+                    }
+                    _ => "nothing".to_owned(),
+                };
                 let mut out = Vec::with_capacity(128 + entries.iter().map(|e| e.bytes.len() + 1).sum::<usize>());
                 let head = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}).to_string();
                 out.extend_from_slice(head.trim_end_matches('}').as_bytes());
@@ -90,7 +98,14 @@ impl Shape {
                     if index > 0 {
                         out.push(b',');
                     }
-                    out.extend_from_slice(&self.one(resource, entry, now));
+                    let one = self.one(resource, entry, now);
+                    match one.strip_prefix(head_of_item.as_bytes()) {
+                        Some(rest) => {
+                            out.push(b'{');
+                            out.extend_from_slice(rest);
+                        }
+                        None => out.extend_from_slice(&one),
+                    }
                 }
                 out.extend_from_slice(b"]}");
                 out.into()

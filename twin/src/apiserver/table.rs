@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cell_text::{access_modes, age as age_of, joined, none_if_empty, selector_text, shown, some_of, span};
 use super::json_path::json_path;
 use super::registry::Resource;
 use super::shape::{RowObject, metadata_only};
@@ -65,9 +66,22 @@ fn builtin_columns(resource: &Resource) -> &'static [&'static str] {
         ],
         ("", "services") => &["Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "+Selector"],
         ("", "namespaces") => &["Name", "Status", "Age"],
-        ("", "configmaps") => &["Name", "#Data", "Age"],
-        ("", "secrets") => &["Name", "Type", "#Data", "Age"],
-        ("", "serviceaccounts") => &["Name", "#Secrets", "Age"],
+        ("", "configmaps") => &["Name", "Data", "Age"],
+        ("", "secrets") => &["Name", "Type", "Data", "Age"],
+        ("", "serviceaccounts") => &["Name", "Secrets", "Age"],
+        ("", "persistentvolumeclaims") => {
+            &["Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass", "Age", "+VolumeMode"]
+        }
+        ("batch", "jobs") => {
+            &["Name", "Status", "Completions", "Duration", "Age", "+Containers", "+Images", "+Selector"]
+        }
+        ("batch", "cronjobs") => &["Name", "Schedule", "Suspend", "#Active", "Age"],
+        ("networking.k8s.io", "ingresses") => &["Name", "Class", "Hosts", "Address", "Ports", "Age"],
+        ("networking.k8s.io", "networkpolicies") => &["Name", "Pod-Selector", "Age"],
+        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => &["Name", "Created At"],
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => &["Name", "Role", "Age"],
+        ("scheduling.k8s.io", _) => &["Name", "#Value", "Global-Default", "Age"],
+        ("autoscaling", _) => &["Name", "Reference", "MinPods", "MaxPods", "Replicas", "Age"],
         ("", "endpoints") => &["Name", "Endpoints", "Age"],
         (_, "events") => &[
             "Last Seen",
@@ -82,7 +96,7 @@ fn builtin_columns(resource: &Resource) -> &'static [&'static str] {
             "+Name",
         ],
         ("apps", "deployments") => {
-            &["Name", "Ready", "#Up-to-date", "#Available", "Age", "+Containers", "+Images", "+Selector"]
+            &["Name", "Ready", "Up-to-date", "Available", "Age", "+Containers", "+Images", "+Selector"]
         }
         ("apps", "replicasets") => {
             &["Name", "#Desired", "#Current", "#Ready", "Age", "+Containers", "+Images", "+Selector"]
@@ -136,14 +150,14 @@ fn columns(resource: &Resource) -> Vec<Column> {
 
 fn cells(resource: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
     let name = meta::name(o);
-    let age = age(&o["metadata"]["creationTimestamp"], now);
+    let age = age_of(&o["metadata"]["creationTimestamp"], now);
     if let Some(custom) = &resource.custom {
         let mut cells = vec![json!(name)];
         cells.extend(custom.columns.iter().map(|c| {
             let found = json_path(o, &c.json_path);
             match (c.kind.as_str(), found.as_slice()) {
                 (_, []) => Value::Null,
-                ("date", [when, ..]) => json!(self::age(when, now)),
+                ("date", [when, ..]) => json!(age_of(when, now)),
                 ("string", [one]) if !one.is_string() => json!(one.to_string()),
                 (_, [one]) => (*one).clone(),
                 (_, many) => json!(many.iter().map(|v| shown(v)).collect::<Vec<_>>().join(",")),
@@ -169,6 +183,88 @@ fn cells(resource: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
         ("", "configmaps") => vec![json!(name), size("data"), json!(age)],
         ("", "secrets") => vec![json!(name), o["type"].clone(), size("data"), json!(age)],
         ("", "serviceaccounts") => vec![json!(name), size("secrets"), json!(age)],
+        ("", "persistentvolumeclaims") => vec![
+            json!(name),
+            o["status"]["phase"].clone(),
+            json!(shown(&o["spec"]["volumeName"])),
+            json!(shown(&o["status"]["capacity"]["storage"])),
+            json!(access_modes(list(o, &["status", "accessModes"]))),
+            json!(shown(&o["spec"]["storageClassName"])),
+            json!(age),
+            json!(shown(&o["spec"]["volumeMode"])),
+        ],
+        ("batch", "jobs") => {
+            let conditions = list(o, &["status", "conditions"]);
+            let is = |kind: &str| conditions.iter().any(|c| c["type"] == kind && c["status"] == "True");
+            let status = if is("Complete") {
+                "Complete"
+            } else if is("Failed") {
+                "Failed"
+            } else {
+                "Running"
+            };
+            let wanted = integer(o, &["spec", "completions"]).map_or("1 of 1".to_owned(), |n| n.to_string());
+            let time = |field: &str| text(o, &["status", field]).and_then(meta::parse_time);
+            let duration = time("startTime").map(|from| {
+                let until = time("completionTime").unwrap_or(now);
+                span(until.as_second().saturating_sub(from.as_second()))
+            });
+            vec![
+                json!(name),
+                json!(status),
+                json!(format!("{}/{wanted}", count(&["status", "succeeded"]))),
+                json!(duration.unwrap_or_default()),
+                json!(age),
+                containers,
+                images,
+                selector,
+            ]
+        }
+        ("batch", "cronjobs") => vec![
+            json!(name),
+            o["spec"]["schedule"].clone(),
+            json!(if o["spec"]["suspend"] == true { "True" } else { "False" }),
+            json!(list(o, &["status", "active"]).len()),
+            json!(age),
+        ],
+        ("networking.k8s.io", "ingresses") => {
+            let hosts: Vec<String> =
+                list(o, &["spec", "rules"]).iter().map(|r| shown(&r["host"])).filter(|h| !h.is_empty()).collect();
+            let tls = !list(o, &["spec", "tls"]).is_empty();
+            vec![
+                json!(name),
+                json!(text(o, &["spec", "ingressClassName"]).unwrap_or("<none>")),
+                json!(if hosts.is_empty() { "*".to_owned() } else { some_of(hosts) }),
+                json!(""),
+                json!(if tls { "80, 443" } else { "80" }),
+                json!(age),
+            ]
+        }
+        ("networking.k8s.io", "networkpolicies") => {
+            let selector = selector_text(at(o, &["spec", "podSelector", "matchLabels"]));
+            vec![json!(name), json!(none_if_empty(selector)), json!(age)]
+        }
+        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => {
+            vec![json!(name), o["metadata"]["creationTimestamp"].clone()]
+        }
+        ("rbac.authorization.k8s.io", _) => {
+            let role = format!("{}/{}", shown(&o["roleRef"]["kind"]), shown(&o["roleRef"]["name"]));
+            vec![json!(name), json!(role), json!(age)]
+        }
+        ("scheduling.k8s.io", _) => {
+            vec![json!(name), o["value"].clone(), json!(o["globalDefault"] == true), json!(age)]
+        }
+        ("autoscaling", _) => {
+            let target = &o["spec"]["scaleTargetRef"];
+            vec![
+                json!(name),
+                json!(format!("{}/{}", shown(&target["kind"]), shown(&target["name"]))),
+                json!(shown(&o["spec"]["minReplicas"])),
+                o["spec"]["maxReplicas"].clone(),
+                count(&["status", "currentReplicas"]),
+                json!(age),
+            ]
+        }
         ("", "endpoints") => {
             let addresses = list(o, &["subsets"]).iter().flat_map(|s| {
                 let port = s["ports"][0]["port"].to_string();
@@ -185,14 +281,14 @@ fn cells(resource: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
             let first = get("firstTimestamp", "deprecatedFirstTimestamp");
             let object = format!("{}/{}", shown(&about["kind"]).to_lowercase(), shown(&about["name"]));
             vec![
-                json!(self::age(last, now)),
+                json!(age_of(last, now)),
                 o["type"].clone(),
                 o["reason"].clone(),
                 json!(object),
                 json!(shown(&about["fieldPath"])),
                 get("reportingComponent", "reportingController").clone(),
                 get("message", "note").clone(),
-                json!(self::age(first, now)),
+                json!(age_of(first, now)),
                 json!(get("count", "deprecatedCount").as_i64().unwrap_or(1)),
                 json!(name),
             ]
@@ -346,69 +442,4 @@ fn service_cells(o: &Value, name: &str, age: String) -> Vec<Value> {
         json!(age),
         json!(none_if_empty(selector_text(at(o, &["spec", "selector"])))),
     ]
-}
-
-fn selector_text(map: Option<&Value>) -> String {
-    map.and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(k, v)| format!("{k}={}", shown(v)))
-        .collect::<Vec<_>>()
-        .join(",")
-}
-
-fn joined(items: &[Value], field: &str) -> String {
-    items.iter().map(|i| shown(&i[field])).collect::<Vec<_>>().join(",")
-}
-
-fn none_if_empty(text: String) -> String {
-    if text.is_empty() { "<none>".to_owned() } else { text }
-}
-
-fn some_of(mut items: Vec<String>) -> String {
-    let more = items.len().saturating_sub(3);
-    items.truncate(3);
-    let text = none_if_empty(items.join(","));
-    if more > 0 { format!("{text} + {more} more...") } else { text }
-}
-
-pub(super) fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(s) => s.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// The time since `when` as kubectl shows ages.
-fn age(when: &Value, now: Timestamp) -> String {
-    let Some(when) = when.as_str().and_then(meta::parse_time) else { return "<unknown>".to_owned() };
-    let seconds = now.as_second().saturating_sub(when.as_second()).max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match () {
-        () if seconds < 120 => format!("{seconds}s"),
-        () if minutes < 10 && seconds % 60 > 0 => format!("{minutes}m{}s", seconds % 60),
-        () if minutes < 180 => format!("{minutes}m"),
-        () if hours < 8 && minutes % 60 > 0 => format!("{hours}h{}m", minutes % 60),
-        () if hours < 48 => format!("{hours}h"),
-        () if days < 8 && hours % 24 > 0 => format!("{days}d{}h", hours % 24),
-        () if days < 730 => format!("{days}d"),
-        () => format!("{}y", days / 365),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_read_as_kubectl_writes_them() {
-        let at = |seconds: i64| Timestamp::from_second(1_000_000 + seconds).unwrap();
-        let since = json!(meta::seconds(at(0)));
-        for (seconds, text) in
-            [(5, "5s"), (119, "119s"), (150, "2m30s"), (3_600, "60m"), (4 * 3600 + 60, "4h1m"), (86_400 * 3, "3d")]
-        {
-            assert_eq!(age(&since, at(seconds)), text);
-        }
-    }
 }

@@ -67,8 +67,8 @@ impl Warnings {
 /// Checks the types of an object and brings it into the stored form; gives back the unknown fields.
 ///
 /// # Errors
-/// 400 for a value of a wrong type.
-pub(super) fn check_types(resource: &Resource, object: &mut Value) -> Result<Vec<String>, ApiError> {
+/// 400 for a value of a wrong type, 422 when a patch brought it.
+pub(super) fn check_types(resource: &Resource, object: &mut Value, patch: bool) -> Result<Vec<String>, ApiError> {
     let result = match resource.message {
         Some(message) => normalise(message, object),
         None => match object.get_mut("metadata") {
@@ -76,7 +76,17 @@ pub(super) fn check_types(resource: &Resource, object: &mut Value) -> Result<Vec
             None => Ok(Vec::new()),
         },
     };
-    result.map_err(|why| unreadable(resource, &why))
+    result.map_err(|why| {
+        if !patch {
+            return unreadable(resource, &why);
+        }
+        // The kind is not known where a patch's result is read.
+        let cause =
+            super::write::cause("patch", "FieldValueInvalid", &format!("Invalid value: \"the patched object\": {why}"));
+        let mut error = ApiError::invalid("", "", "", vec![cause]);
+        error.message = format!(" \"\" is invalid: patch: Invalid value: \"the patched object\": {why}");
+        error
+    })
 }
 
 pub(super) fn unreadable(resource: &Resource, why: &str) -> ApiError {

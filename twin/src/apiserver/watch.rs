@@ -176,7 +176,14 @@ impl Watch {
             (false, false) => None,
             (false, true) => Some(self.line("ADDED", &change.after)),
             (true, true) => Some(self.line("MODIFIED", &change.after)),
-            (true, false) => Some(self.line("DELETED", &change.after)),
+            (true, false) if change.deleted => Some(self.line("DELETED", &change.after)),
+            // An object that leaves the selection is told as it last was in it, with the version at which it left.
+            (true, false) => change.before.as_ref().map(|before| {
+                let mut last = before.value();
+                let version = Value::from(change.after.version.to_string());
+                crate::objects::meta::metadata_mut(&mut last).insert("resourceVersion".to_owned(), version);
+                self.line("DELETED", &Entry::unstored(&last))
+            }),
         }
     }
 

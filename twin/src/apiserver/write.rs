@@ -73,7 +73,7 @@ impl ApiServer {
         let mut object = self.read_body(resource, namespace, body, context, false)?;
         let metadata = meta::metadata_mut(&mut object);
         if metadata.get("resourceVersion").is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty() && s != "0")) {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         if metadata.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() {
             let Some(prefix) = metadata.get("generateName").and_then(Value::as_str).filter(|p| !p.is_empty()) else {
@@ -251,7 +251,8 @@ impl ApiServer {
             defaults::establish_crd(object, self);
         }
         defaults::fill(resource, object, self);
-        let causes = defaults::validate(resource, old, object);
+        let mut causes = if context.manager.is_some() { self.check_metadata(old, object) } else { Vec::new() };
+        causes.extend(defaults::validate(resource, old, object));
         if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(&resource.group, &resource.kind, &name, causes)) }
     }
 

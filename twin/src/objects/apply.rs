@@ -112,7 +112,9 @@ fn read_owners(object: &Value) -> Vec<Owner> {
 }
 
 fn write_owners(object: &mut Value, owners: &[Owner]) {
-    let entries: Vec<Value> = owners.iter().filter(|o| !o.fields.is_empty()).map(Owner::write).collect();
+    let mut owners: Vec<&Owner> = owners.iter().collect();
+    owners.sort_by_key(|o| (o.operation != "Apply", &o.time, &o.manager, &o.api_version, &o.subresource));
+    let entries: Vec<Value> = owners.into_iter().filter(|o| !o.fields.is_empty()).map(Owner::write).collect();
     let metadata = meta::metadata_mut(object);
     if entries.is_empty() {
         metadata.shift_remove("managedFields");

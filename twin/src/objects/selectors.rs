@@ -151,7 +151,12 @@ impl FieldSelector {
             };
             let path = path.trim();
             if !matches!(path, "metadata.name" | "metadata.namespace") && !offered.iter().any(|o| o == path) {
-                return Err(format!("field label not supported: {path}"));
+                return Err(match offered {
+                    [] => format!(
+                        "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    ),
+                    _ => format!("field label not supported: {path}"),
+                });
             }
             terms.push((path.to_owned(), equal, value.trim().to_owned()));
         }
@@ -201,6 +206,10 @@ mod tests {
     #[test]
     fn a_field_that_the_kind_does_not_offer_is_refused() {
         assert!(FieldSelector::parse("spec.nodeName=a", &["spec.nodeName".into()]).is_ok());
-        assert_eq!(FieldSelector::parse("spec.color=a", &[]).unwrap_err(), "field label not supported: spec.color");
+        let offered = ["spec.nodeName".to_owned()];
+        assert_eq!(
+            FieldSelector::parse("spec.color=a", &offered).unwrap_err(),
+            "field label not supported: spec.color"
+        );
     }
 }

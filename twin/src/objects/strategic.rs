@@ -25,7 +25,7 @@ pub fn strategic_merge(target: &mut Value, patch: &Value, schema: &Schema<'_>) -
             return Ok(());
         }
         Some("merge") | None => {}
-        Some(other) => return Err(format!("unknown strategic merge directive $patch: {other}")),
+        Some(other) => return Err(format!("unknown patch type: {other} in map: {patch}")),
     }
     if !target.is_object() {
         *target = Value::Object(Map::new());
