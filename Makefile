@@ -51,6 +51,10 @@ twin-deviations: ## Compare a twin with a real API server and write docs/twin-de
 twin-stories: ## Play the stories of twin/stories and write what happened beside them
 	@EVERGREEN_WRITE_STORIES=1 $(CARGO) test --locked -p evergreen-tests --test twin_stories -- --nocapture
 
+SEEDS ?= 1000000
+simulate: ## A million simulated fleets against the failover protocol (hours); SEEDS=number for fewer
+	@EVERGREEN_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p evergreen-controller --lib -- --nocapture two_writers
+
 bench: web ## Measure, print ratios, and write them to docs/measured.md
 	@scripts/bench
 

@@ -13,6 +13,9 @@ pub struct Grant {
     pub epoch: u64,
     /// Incarnation of the site's lease.
     pub incarnation: String,
+    /// Version of the map entry that names the site; a drop is acknowledged under it.
+    #[serde(default)]
+    pub version: u64,
     /// Milliseconds left, counted from the moment the asker sent its request.
     pub remaining_ms: u64,
     /// Ed25519 signature, base64, by the site over [`signed_payload`].
@@ -28,6 +31,9 @@ pub struct GrantList {
     pub public_key: String,
     /// What the site may serve now.
     pub grants: Vec<Grant>,
+    /// When the answer was made, milliseconds on a clock of the site's own; means nothing but to the site.
+    #[serde(default)]
+    pub answered_ms: u64,
 }
 
 /// Body of `POST /v1/grants/ack`: this node stopped serving a group.
@@ -41,6 +47,12 @@ pub struct GrantAck {
     pub epoch: u64,
     /// Incarnation of the dropped grant.
     pub incarnation: String,
+    /// Version of the map entry that the dropped grant came from.
+    #[serde(default)]
+    pub version: u64,
+    /// `answered_ms` of the answer that did not name the group any more.
+    #[serde(default)]
+    pub answered_ms: u64,
 }
 
 /// Bytes that a grant's signature covers. The length of each part comes first, so that no two grants share a payload.

@@ -117,8 +117,8 @@ impl GrantBook {
                 return Err("its epoch is older than the one held");
             }
             // Two requests may be answered out of order.
-            if grant.epoch == held.grant.epoch && grant.incarnation == held.grant.incarnation && ends_ms < held.ends_ms
-            {
+            let same = grant.incarnation == held.grant.incarnation && grant.version <= held.grant.version;
+            if grant.epoch == held.grant.epoch && same && ends_ms < held.ends_ms {
                 return Ok(());
             }
         }
@@ -140,12 +140,14 @@ impl GrantBook {
 }
 
 /// What is sent to the site after a drop.
-pub fn acknowledgement(node: &str, grant: &Grant) -> GrantAck {
+pub fn acknowledgement(node: &str, grant: &Grant, answered_ms: u64) -> GrantAck {
     GrantAck {
         node: node.to_owned(),
         group: grant.group.clone(),
         epoch: grant.epoch,
         incarnation: grant.incarnation.clone(),
+        version: grant.version,
+        answered_ms,
     }
 }
 
@@ -171,11 +173,12 @@ mod tests {
                 site: "dc-a".into(),
                 epoch: *epoch,
                 incarnation: "i".into(),
+                version: 1,
                 remaining_ms: *remaining_ms,
                 signature: BASE64.encode(pair.sign(&signed_payload(group, "dc-a", *epoch, "i"))),
             })
             .collect();
-        GrantList { site: "dc-a".into(), public_key: BASE64.encode(pair.public_key()), grants }
+        GrantList { site: "dc-a".into(), public_key: BASE64.encode(pair.public_key()), grants, answered_ms: 1 }
     }
 
     #[test]

@@ -147,7 +147,7 @@ async fn pull(
         if pending.len() >= MAX_PENDING {
             pending.pop_front();
         }
-        pending.push_back(acknowledgement(&config.node, &grant));
+        pending.push_back(acknowledgement(&config.node, &grant, list.answered_ms));
     }
     while let Some(ack) = pending.front() {
         let body = serde_json::to_vec(ack).map_err(|error| PullError::Malformed(error.to_string()))?;
@@ -265,6 +265,7 @@ mod tests {
                 site: "dc-a".into(),
                 epoch: 1,
                 incarnation: "i".into(),
+                version: 1,
                 remaining_ms: 60_000,
                 signature: BASE64.encode(pair.sign(&signed_payload(group, "dc-a", 1, "i"))),
             });
@@ -272,6 +273,7 @@ mod tests {
                 site: "dc-a".into(),
                 public_key: BASE64.encode(pair.public_key()),
                 grants: grants.collect(),
+                answered_ms: 1,
             })
         }
         async fn ack(State(shared): State<Shared>, Json(ack): Json<GrantAck>) {

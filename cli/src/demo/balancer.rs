@@ -302,6 +302,7 @@ mod tests {
                         site: "s".into(),
                         epoch: 7,
                         incarnation: "i".into(),
+                        version: 1,
                         remaining_ms: 1000,
                         signature: String::new(),
                     };

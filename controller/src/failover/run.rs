@@ -201,9 +201,11 @@ fn goal(
             }
     };
     decisions.iter().find(mine).map(|decision| {
-        let leaving = decision.old.at(&context.site).filter(|holder| !decision.holders.contains(holder));
-        let drained = leaving
-            .is_some_and(|holder| context.book.drained(&decision.group, holder.epoch, &holder.incarnation.0, now));
+        let version = decision.old.version;
+        let released = context.handle.now().released.get(&(decision.group.clone(), version)).copied();
+        let drained = released.is_some_and(|released| {
+            context.book.drained(&decision.group, version, released, &context.handle.timing, now)
+        });
         Goal {
             group: decision.group.clone(),
             old: decision.old.clone(),

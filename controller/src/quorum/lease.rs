@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::{
     incarnation::Incarnation,
+    mutants::{Mutant, broken},
     record::{LeaseVersion, Operation, SiteRecord},
     timing::{Mono, Timing},
     view::View,
 };
 
 /// Where the own lease stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Life {
     /// No incarnation yet: old records are timed until a majority may be superseded (R3, R8).
     Waiting,
@@ -21,7 +22,7 @@ enum Life {
 }
 
 /// The own site's lease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct OwnLease {
     site: String,
     life: Life,
@@ -90,6 +91,12 @@ impl OwnLease {
                 self.forget();
             } else if claiming && held >= majority {
                 self.life = Life::Held { epoch, incarnation: incarnation.clone() };
+            }
+        }
+        if self.life == Life::Waiting && may_claim && broken(Mutant::SharedEpoch) {
+            let newest = views.iter().filter_map(|view| view.record(&self.site)).max_by_key(|seen| seen.record.epoch);
+            if let Some((epoch, Some(incarnation))) = newest.map(|s| (s.record.epoch, s.record.incarnation.clone())) {
+                self.life = Life::Claiming { epoch, incarnation };
             }
         }
         if self.life == Life::Waiting && may_claim {

@@ -7,19 +7,22 @@
 //! The rules carry the numbers R1 to R10 of docs/protocol.md.
 
 mod core;
+mod edges;
 mod incarnation;
 mod lease;
 mod map;
+mod mutants;
 mod record;
 mod round;
 mod timing;
 mod view;
 
 #[cfg(test)]
-mod simulation;
+mod checks;
 
 pub use self::{
     core::{Core, CoreConfig, Goal, GoalState, Grantable, Standing},
+    edges::Edges,
     incarnation::Incarnation,
     map::{AssignmentMap, Entry, Holder},
     record::{

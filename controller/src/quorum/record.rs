@@ -8,7 +8,7 @@ use super::{incarnation::Incarnation, map::AssignmentMap};
 
 /// Record of a site at one register. Only two kinds of writers exist: the named incarnation, which counts the serial
 /// up, and a superseder, which raises the epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SiteRecord {
     /// Epoch; only ever grows at a register.
     pub epoch: u64,
@@ -38,7 +38,7 @@ pub struct Ballot {
 }
 
 /// A value accepted at a ballot.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Accepted {
     /// Ballot of the proposal.
     pub ballot: Ballot,
@@ -47,7 +47,7 @@ pub struct Accepted {
 }
 
 /// State of a register beside the site records: who uses it and what it promised and accepted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RegisterState {
     /// Sites whose record was created here. A site that is enrolled but has no record has been forgotten: the register
     /// must not be trusted.
@@ -62,7 +62,7 @@ pub struct RegisterState {
 }
 
 /// Version of a site's record as the API server tells it; what a compare-and-swap compares.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseVersion {
     /// UID of the Lease object.
     pub uid: String,
@@ -74,7 +74,7 @@ pub struct LeaseVersion {
 pub type StateVersion = LeaseVersion;
 
 /// A site's record as read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observed {
     /// Version of the object.
     pub version: LeaseVersion,
@@ -83,7 +83,7 @@ pub struct Observed {
 }
 
 /// Everything a register holds, read with a quorum.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RegisterContent {
     /// Version of the state object.
     pub version: StateVersion,
@@ -98,7 +98,7 @@ pub struct RegisterContent {
 pub struct RequestId(pub u64);
 
 /// What can be asked of a register.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Read everything, with a quorum.
     Read,
@@ -126,7 +126,7 @@ pub enum Operation {
 }
 
 /// A request to one register.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// Names it in the answer.
     pub id: RequestId,
@@ -137,7 +137,7 @@ pub struct Request {
 }
 
 /// What a register can answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// Everything it holds.
     Content(RegisterContent),

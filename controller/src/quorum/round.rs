@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::{
     map::{AssignmentMap, Entry, Holder},
+    mutants::{Mutant, broken},
     record::{Accepted, Ballot, Operation, RegisterState, StateVersion},
     timing::Mono,
     view::View,
 };
 
 /// A change of one group's entry, guarded by the exact old entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Change {
     pub group: String,
     pub old: Entry,
@@ -18,7 +19,7 @@ pub(super) struct Change {
     pub traceparent: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// Promises so far: version that the promise left the register at, and what it had accepted.
     Preparing(BTreeMap<usize, (StateVersion, RegisterState)>),
@@ -38,7 +39,7 @@ pub(super) enum RoundState {
 }
 
 /// A round in flight.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Round {
     pub ballot: Ballot,
     change: Option<Change>,
@@ -68,7 +69,11 @@ impl Round {
                     self.dead = state.promised > self.ballot;
                     return None;
                 }
-                let state = RegisterState { promised: self.ballot.clone(), ..state.clone() };
+                let mut state = RegisterState { promised: self.ballot.clone(), ..state.clone() };
+                if broken(Mutant::NoPrepare) {
+                    let map = self.value(std::mem::take(&mut state.accepted.map));
+                    state.accepted = Accepted { ballot: self.ballot.clone(), map };
+                }
                 Some(Operation::WriteState { at: version.clone(), state })
             }
             Phase::Accepting { value, targets, accepted } => {
@@ -80,6 +85,16 @@ impl Round {
                 Some(Operation::WriteState { at: version.clone(), state: RegisterState { accepted, ..state.clone() } })
             }
         }
+    }
+
+    /// What the round proposes where `map` was accepted last. A change that does not fit any more leaves the value as
+    /// it is: the round still settles it.
+    fn value(&self, map: AssignmentMap) -> AssignmentMap {
+        let changed = self
+            .change
+            .as_ref()
+            .and_then(|change| map.changed(&change.group, &change.old, &change.holders, change.traceparent.as_deref()));
+        changed.unwrap_or(map)
     }
 
     /// The register's state is known to be this now, by a read or by an own write that succeeded.
@@ -108,15 +123,11 @@ impl Round {
                     .max_by(|a, b| a.ballot.cmp(&b.ballot))
                     .cloned()
                     .unwrap_or_default();
-                // A change that does not fit any more leaves the value as it is: the round still settles it.
-                let value = self
-                    .change
-                    .as_ref()
-                    .and_then(|change| {
-                        newest.map.changed(&change.group, &change.old, &change.holders, change.traceparent.as_deref())
-                    })
-                    .unwrap_or(newest.map);
+                if broken(Mutant::NoPrepare) {
+                    return RoundState::Chosen(newest);
+                }
                 let targets = std::mem::take(promises);
+                let value = self.value(newest.map);
                 self.phase = Phase::Accepting { value, targets, accepted: Vec::new() };
                 RoundState::Open
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::mutants::{Mutant, broken};
+
 /// A reading of this process's own monotonic clock, which goes on while the machine sleeps; zero is arbitrary.
 /// Readings of two machines are never compared.
 pub type Mono = Duration;
@@ -10,7 +12,7 @@ pub type Mono = Duration;
 const RHO_PERCENT: u32 = 10;
 
 /// Timing of a site lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// Duration D of a lease.
     pub lease: Duration,
@@ -40,12 +42,22 @@ impl Timing {
 
     /// How long after the send time of its oldest needed renewal a site may go on granting: D(1-rho) - t_stop.
     pub fn grant_for(&self) -> Duration {
-        (self.lease * (100 - RHO_PERCENT) / 100).saturating_sub(self.stop)
+        let slow = if broken(Mutant::NoSlowClocks) { 0 } else { RHO_PERCENT };
+        (self.lease * (100 - slow) / 100).saturating_sub(self.stop)
     }
 
     /// How long a record must be seen unchanged before it may be superseded: D(1+rho).
     pub fn supersede_after(&self) -> Duration {
-        (self.lease * (100 + RHO_PERCENT)).div_ceil_by(100)
+        if broken(Mutant::NoWait) {
+            return Duration::ZERO;
+        }
+        let fast = if broken(Mutant::NoFastClocks) { 0 } else { RHO_PERCENT };
+        (self.lease * (100 + fast)).div_ceil_by(100)
+    }
+
+    /// How long the edge needs to stop, on whatever clock it is counted: t_stop(1+rho)/(1-rho).
+    pub fn edge_stops_within(&self) -> Duration {
+        (self.stop * (100 + RHO_PERCENT)).div_ceil_by(100 - RHO_PERCENT)
     }
 
     /// How long a released group stays silent when not every agent acknowledged: D(1-rho)(1+rho)/(1-rho).

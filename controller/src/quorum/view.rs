@@ -5,12 +5,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    mutants::{Mutant, broken},
     record::{Ballot, LeaseVersion, Observed, RegisterContent, RegisterState, SiteRecord, StateVersion},
     timing::Mono,
 };
 
 /// A site's record at a register, timed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Timed {
     pub observed: Observed,
     /// When this version was first seen: the receive time of the first read that showed it.
@@ -32,7 +33,7 @@ impl Timed {
 }
 
 /// Everything known of one register.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct View {
     pub state: Option<(StateVersion, RegisterState)>,
     records: BTreeMap<String, Timed>,
@@ -81,6 +82,9 @@ impl View {
 
     /// What shows that the register lost writes that it had acknowledged or shown (R2, R9).
     fn forgotten(&self, content: &RegisterContent) -> Option<String> {
+        if broken(Mutant::TrustForgetful) {
+            return None;
+        }
         for site in &content.state.enrolled {
             if !content.records.contains_key(site) {
                 return Some(format!("the record of enrolled site {site} is gone"));

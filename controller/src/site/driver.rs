@@ -9,7 +9,8 @@ use super::{BootClock, Register};
 use crate::{
     leader::Leadership,
     quorum::{
-        Answer, AssignmentMap, Core, CoreConfig, Goal, GoalState, Grantable, Holder, Mono, Request, RequestId, Standing,
+        Answer, AssignmentMap, Core, CoreConfig, Goal, GoalState, Grantable, Holder, Mono, Request, RequestId,
+        Standing, Timing,
     },
 };
 
@@ -23,6 +24,8 @@ pub struct SiteSnapshot {
     pub standing: Standing,
     /// What may be granted, each until its own end.
     pub grantable: Vec<Grantable>,
+    /// What this site released and the map still names, by group and version of its entry, and since when.
+    pub released: BTreeMap<(String, u64), Mono>,
     /// The map as a majority showed it, if it was read.
     pub map: Option<AssignmentMap>,
     /// Ballot counter of the map: grows with every change.
@@ -50,6 +53,8 @@ pub struct SiteSnapshot {
 pub struct SiteHandle {
     /// The newest snapshot.
     pub snapshot: watch::Receiver<Arc<SiteSnapshot>>,
+    /// Timing profile that the core runs with.
+    pub timing: Timing,
     goal: watch::Sender<Option<Goal>>,
     leadership: watch::Sender<Leadership>,
 }
@@ -88,7 +93,7 @@ impl SiteHandle {
 /// Starts the loop; it ends when `cancel` is cancelled.
 pub fn start(config: CoreConfig, registers: Vec<Arc<Register>>, cancel: CancellationToken) -> SiteHandle {
     let names = config.registers.clone();
-    let request_timeout = config.timing.request;
+    let timing = config.timing;
     let mut core = Core::new(config);
     let (goal_sender, mut goal) = watch::channel(None);
     let (leadership_sender, mut leadership) = watch::channel(Leadership::Unknown);
@@ -113,12 +118,12 @@ pub fn start(config: CoreConfig, registers: Vec<Arc<Register>>, cancel: Cancella
                 core.resign();
             }
             for request in core.tick(BootClock.now()) {
-                send(&registers, request, request_timeout, answers.clone());
+                send(&registers, request, timing.request, answers.clone());
             }
             snapshot_sender.send_replace(Arc::new(take_snapshot(&core, &names, BootClock.now())));
         }
     });
-    SiteHandle { snapshot, goal: goal_sender, leadership: leadership_sender }
+    SiteHandle { snapshot, timing, goal: goal_sender, leadership: leadership_sender }
 }
 
 fn send(
@@ -141,6 +146,7 @@ fn take_snapshot(core: &Core, names: &[String], now: Mono) -> SiteSnapshot {
     SiteSnapshot {
         standing: core.standing(now),
         grantable: core.grantable(now),
+        released: core.released().clone(),
         map: core.map().map(|(map, _)| map.clone()),
         map_ballot: core.map().map_or(0, |(_, ballot)| ballot),
         fresh: names.iter().filter_map(|site| core.fresh_holder(site, now)).map(|h| (h.site.clone(), h)).collect(),

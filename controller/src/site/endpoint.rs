@@ -178,7 +178,13 @@ async fn grants(
         return (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({"error": why}))).into_response();
     }
     let grants = endpoint.book.grants(&asker.node, &snapshot, &endpoint.signer, &endpoint.site, now);
-    Json(GrantList { site: endpoint.site.clone(), public_key: endpoint.signer.public_key(), grants }).into_response()
+    Json(GrantList {
+        site: endpoint.site.clone(),
+        public_key: endpoint.signer.public_key(),
+        grants,
+        answered_ms: GrantBook::stamp(now),
+    })
+    .into_response()
 }
 
 async fn acknowledge(
@@ -190,7 +196,7 @@ async fn acknowledge(
     if let Err(refusal) = endpoint.demand(&ack.node, &certified, &headers).await {
         return refusal;
     }
-    endpoint.book.acknowledge(ack);
+    endpoint.book.acknowledge(&ack, BootClock.now());
     StatusCode::NO_CONTENT.into_response()
 }
 

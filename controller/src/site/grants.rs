@@ -1,42 +1,23 @@
-//! Who asked for grants and who acknowledged dropping them: decides whether a release has to wait.
-
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+//! Grants as agents ask for them: signed, for what is left of the lease, and remembered until they are dropped.
 
 use evergreen_api::grants::{Grant, GrantAck};
 use parking_lot::Mutex;
 
 use super::{Signer, SiteSnapshot};
-use crate::quorum::Mono;
-
-/// A node that has not asked for so long holds no grant any more.
-const ASKER_MEMORY: Duration = Duration::from_secs(60);
-/// Nodes remembered at most; more than any site has, so that garbage cannot grow memory.
-const MAX_ASKERS: usize = 20_000;
-
-#[derive(Debug, Default)]
-struct Book {
-    askers: BTreeMap<String, Mono>,
-    acknowledged: BTreeMap<(String, u64, String), BTreeSet<String>>,
-}
+use crate::quorum::{Edges, Mono, Timing};
 
 /// The book of grants of this site.
 #[derive(Debug, Default)]
 pub struct GrantBook {
-    book: Mutex<Book>,
+    edges: Mutex<Edges>,
 }
 
 impl GrantBook {
     /// The grants that the snapshot allows at this moment; the node is remembered as one that holds them.
     pub fn grants(&self, node: &str, snapshot: &SiteSnapshot, signer: &Signer, site: &str, now: Mono) -> Vec<Grant> {
-        let mut book = self.book.lock();
-        if book.askers.len() < MAX_ASKERS || book.askers.contains_key(node) {
-            book.askers.insert(node.to_owned(), now);
+        if !self.edges.lock().ask(node, now) {
+            return Vec::new();
         }
-        book.askers.retain(|_, asked| now.saturating_sub(*asked) < ASKER_MEMORY);
-        drop(book);
         let fresh = snapshot.grantable.iter().filter(|grantable| now < grantable.valid_until);
         fresh
             .map(|grantable| Grant {
@@ -44,6 +25,7 @@ impl GrantBook {
                 site: site.to_owned(),
                 epoch: grantable.epoch,
                 incarnation: grantable.incarnation.0.clone(),
+                version: grantable.version,
                 // Rounded down: never longer than the lease allows.
                 remaining_ms: u64::try_from((grantable.valid_until - now).as_millis()).unwrap_or(0),
                 signature: signer.sign(&grantable.group, grantable.epoch, &grantable.incarnation.0),
@@ -51,50 +33,20 @@ impl GrantBook {
             .collect()
     }
 
+    /// What an answer made now is stamped with; rounded down, so that it never seems made later than it was.
+    pub fn stamp(now: Mono) -> u64 {
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// A node dropped a grant.
-    pub fn acknowledge(&self, ack: GrantAck) {
-        let mut book = self.book.lock();
-        if book.acknowledged.len() > 10_000 {
-            book.acknowledged.clear();
-        }
-        book.acknowledged.entry((ack.group, ack.epoch, ack.incarnation)).or_default().insert(ack.node);
+    pub fn acknowledge(&self, ack: &GrantAck, now: Mono) {
+        let answered = Mono::from_millis(ack.answered_ms);
+        self.edges.lock().acknowledge(&ack.node, &ack.group, ack.version, answered, now);
     }
 
-    /// Whether every node that may hold the grant acknowledged that it dropped it. Without any node: no.
-    pub fn drained(&self, group: &str, epoch: u64, incarnation: &str, now: Mono) -> bool {
-        let book = self.book.lock();
-        let Some(acknowledged) = book.acknowledged.get(&(group.to_owned(), epoch, incarnation.to_owned())) else {
-            return false;
-        };
-        let mut holders =
-            book.askers.iter().filter(|(_, asked)| now.saturating_sub(**asked) < ASKER_MEMORY).map(|(node, _)| node);
-        !acknowledged.is_empty() && holders.all(|node| acknowledged.contains(node))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ack(node: &str) -> GrantAck {
-        GrantAck { node: node.into(), group: "g".into(), epoch: 1, incarnation: "i".into() }
-    }
-
-    #[test]
-    fn a_release_waits_until_every_node_that_asked_has_acknowledged() {
-        let book = GrantBook::default();
-        let now = Duration::from_secs(100);
-        book.book.lock().askers.extend([("n1".to_owned(), now), ("n2".to_owned(), now)]);
-        assert!(!book.drained("g", 1, "i", now));
-        book.acknowledge(ack("n1"));
-        assert!(!book.drained("g", 1, "i", now));
-        book.acknowledge(ack("n2"));
-        assert!(book.drained("g", 1, "i", now));
-        assert!(!book.drained("g", 2, "i", now));
-    }
-
-    #[test]
-    fn without_any_node_nothing_is_drained() {
-        assert!(!GrantBook::default().drained("g", 1, "i", Duration::from_secs(1)));
+    /// Whether the edge has surely stopped serving what it was granted under this version of the group's entry, which
+    /// the site released at `released`.
+    pub fn drained(&self, group: &str, version: u64, released: Mono, timing: &Timing, now: Mono) -> bool {
+        self.edges.lock().drained(group, version, released, timing, now)
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::{
     super::{
         map::Holder,
+        mutants::{Mutant, broken},
         record::Ballot,
         round::{Change, Round},
         timing::Mono,
     },
-    Core, GoalState,
+    Core, GoalState, digest,
 };
 
 impl Core {
@@ -31,8 +32,11 @@ impl Core {
                 }
                 return;
             }
-            _ if self.map_is_split() => None,
-            _ => return,
+            _ => match self.taken_back() {
+                Some(change) => Some(change),
+                None if self.map_is_split() => None,
+                None => return,
+            },
         };
         let counter = self
             .trusted()
@@ -41,8 +45,26 @@ impl Core {
             .max()
             .unwrap_or(0);
         self.rounds += 1;
-        let proposer = format!("{}/{}", self.config.site, hex::encode(&self.digest("ballot", self.rounds)[..8]));
+        let proposer =
+            format!("{}/{}", self.config.site, hex::encode(&digest(&self.config, "ballot", self.rounds)[..8]));
         self.round = Some(Round::new(Ballot { counter: counter + 1, proposer }, change, now));
+    }
+
+    /// A release that nobody wants any more: the site never resumes on the entry that it released (R7), so the group
+    /// gets a new entry with the same holders.
+    fn taken_back(&self) -> Option<Change> {
+        let (chosen, (epoch, incarnation)) = (self.chosen.as_ref()?, self.lease.held()?);
+        self.released.keys().find_map(|(group, version)| {
+            let entry = chosen.map.entry(group);
+            let wanted = self.goal.as_ref().is_some_and(|goal| goal.group == *group && goal.old == entry);
+            let ours = entry.version == *version && entry.names(&self.config.site, epoch, incarnation);
+            (ours && !wanted).then(|| Change {
+                group: group.clone(),
+                holders: entry.holders.clone(),
+                traceparent: entry.traceparent.clone(),
+                old: entry,
+            })
+        })
     }
 
     /// Whether a majority was read but shows no common ballot, so that only an identity round tells what is chosen.
@@ -72,11 +94,14 @@ impl Core {
                 let silent = silent_since.is_some_and(|since| {
                     goal.drained || now.saturating_sub(*since) >= self.config.timing.release_wait()
                 });
-                if !silent {
+                if !silent && !broken(Mutant::ReleaseWithoutDrain) {
                     return GoalState::Draining;
                 }
-            } else if self.gone_at(holder) < self.majority() {
+            } else if self.gone_at(holder) < self.majority() && !broken(Mutant::MapFirst) {
                 let qualified = (0..self.views.len()).filter(|register| self.may_revoke(*register, holder)).count();
+                if qualified >= self.majority() && broken(Mutant::SkipRevocation) {
+                    continue;
+                }
                 return if qualified + self.gone_at(holder) >= self.majority() {
                     GoalState::Revoking(holder.clone())
                 } else {

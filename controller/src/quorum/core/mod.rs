@@ -11,6 +11,7 @@ use super::{
     incarnation::Incarnation,
     lease::{OwnLease, revocation},
     map::{Entry, Holder},
+    mutants::{Mutant, broken},
     record::{Accepted, Answer, Ballot, LeaseVersion, Operation, RegisterState, Request, RequestId},
     round::{Round, RoundState},
     timing::{Mono, Timing},
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// Who this is and where the registers are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CoreConfig {
     /// Own site.
     pub site: String,
@@ -31,7 +32,7 @@ pub struct CoreConfig {
 }
 
 /// A wanted change of one group: exactly this entry shall get exactly these holders.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Goal {
     /// Failover group.
     pub group: String,
@@ -89,6 +90,8 @@ pub struct Grantable {
     pub epoch: u64,
     /// Incarnation.
     pub incarnation: Incarnation,
+    /// Version of the map entry that names it.
+    pub version: u64,
     /// When granting ends unless renewed.
     pub valid_until: Mono,
 }
@@ -96,7 +99,7 @@ pub struct Grantable {
 /// A round that has not come to an end by then is given up; a later one finishes its work.
 const ROUND_PATIENCE: Mono = Mono::from_secs(3);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     id: RequestId,
     operation: Operation,
@@ -104,6 +107,7 @@ struct Pending {
 }
 
 /// The state machine of one controller.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Core {
     config: CoreConfig,
     views: Vec<View>,
@@ -226,7 +230,8 @@ impl Core {
         match pending.operation {
             Operation::WriteRecord { site, record, .. } => {
                 if site == self.config.site && record.incarnation.is_some() {
-                    self.lease.written(register, &record, pending.sent);
+                    let counted_from = if broken(Mutant::CountFromReceipt) { now } else { pending.sent };
+                    self.lease.written(register, &record, counted_from);
                     self.next_renewal[register] = pending.sent + self.config.timing.renew;
                 }
                 self.views[register].wrote_record(&site, version, record, now);
@@ -288,24 +293,20 @@ impl Core {
     /// Waits before the next round: longer for sites further down the list, and never the same twice.
     fn back_off(&mut self, now: Mono) {
         let rank = self.config.registers.iter().position(|site| *site == self.config.site).unwrap_or(0);
-        let jitter = u64::from(self.digest("back-off", self.rounds)[0]);
+        let jitter = u64::from(digest(&self.config, "back-off", self.rounds)[0]);
         self.quiet_until = now + Mono::from_millis(200 + 400 * rank as u64 + 2 * jitter);
-    }
-
-    fn digest(&self, what: &str, counter: u64) -> [u8; 32] {
-        Sha256::digest(format!("{}/{}/{what}/{counter}", self.config.seed, self.config.site)).into()
     }
 
     fn settle(&mut self, now: Mono) {
         let majority = self.majority();
         let next = self.incarnations + 1;
-        let fresh = Incarnation(hex::encode(&self.digest("incarnation", next)[..16]));
+        let config = &self.config;
         let before = self.lease.held().map(|(epoch, _)| epoch);
         let mut used = false;
         let lapsed = before.is_some() && !self.in_quorum(now);
-        self.lease.settle(&self.views, majority, &self.config.timing, self.may_claim, lapsed, || {
+        self.lease.settle(&self.views, majority, &config.timing, self.may_claim, lapsed, || {
             used = true;
-            fresh
+            Incarnation(hex::encode(&digest(config, "incarnation", next)[..16]))
         });
         self.incarnations += u64::from(used);
         if before != self.lease.held().map(|(epoch, _)| epoch) {
@@ -327,7 +328,7 @@ impl Core {
                 counts.entry(&state.accepted.ballot).or_insert((0, &state.accepted)).0 += 1;
             }
         }
-        let majority = self.majority();
+        let majority = if broken(Mutant::OneRegistersMap) { 1 } else { self.majority() };
         let chosen = counts.into_values().find(|(count, _)| *count >= majority).map(|(_, accepted)| accepted.clone());
         if let Some(accepted) = chosen {
             self.learn(accepted);
@@ -357,7 +358,9 @@ impl Core {
         }
         let read_due = now >= self.next_read[register];
         let Some((version, state)) = &view.state else { return read_due.then_some(Operation::Read) };
-        if !state.enrolled.contains(&self.config.site) {
+        if !state.enrolled.contains(&self.config.site)
+            || broken(Mutant::TrustForgetful) && view.record(&self.config.site).is_none()
+        {
             if read_due && view.record(&self.config.site).is_none() {
                 // The creation fails if the record exists; enrolment follows once a read shows it.
                 return Some(Operation::CreateBlank { site: self.config.site.clone() });
@@ -389,4 +392,9 @@ impl Core {
         }
         read_due.then_some(Operation::Read)
     }
+}
+
+/// Bytes that differ between sites, runs, purposes and counters.
+fn digest(config: &CoreConfig, what: &str, counter: u64) -> [u8; 32] {
+    Sha256::digest(format!("{}/{}/{what}/{counter}", config.seed, config.site)).into()
 }

@@ -48,8 +48,24 @@ impl Core {
                 && !self.released.contains_key(&((*group).clone(), entry.version))
         });
         named
-            .map(|(group, _)| Grantable { group: group.clone(), epoch, incarnation: incarnation.clone(), valid_until })
+            .map(|(group, entry)| Grantable {
+                group: group.clone(),
+                epoch,
+                incarnation: incarnation.clone(),
+                version: entry.version,
+                valid_until,
+            })
             .collect()
+    }
+
+    /// Since when this site does not grant a group any more under an entry that still names it (R7).
+    pub fn released_since(&self, group: &str, version: u64) -> Option<Mono> {
+        self.released.get(&(group.to_owned(), version)).copied()
+    }
+
+    /// Everything that this site released and that the map still names, and since when.
+    pub fn released(&self) -> &BTreeMap<(String, u64), Mono> {
+        &self.released
     }
 
     /// The map as far as a majority showed it, and its ballot counter.

@@ -1,0 +1,7 @@
+//! Checks of the protocol core: simulation over random faults, an exhaustive model of bounded faults, and the proof of
+//! both: with any one rule left out they find two writers.
+
+mod agent;
+mod register;
+mod simulation;
+mod world;

@@ -1,0 +1,165 @@
+//! Many fleets, each from one seed. `EVERGREEN_SEEDS` asks for more of them, `EVERGREEN_SEED` for a single one.
+
+use std::time::Duration;
+
+use super::{
+    super::mutants::{self, Mutant},
+    agent::Careless,
+    world::{Faults, Shape, World},
+};
+
+/// Kinds of fleets, which take turns.
+const KINDS: u64 = 12;
+/// Fleets tried for each rule that is left out; each is found within far fewer.
+const FLEETS_PER_RULE: u64 = 400;
+
+/// Seeds of a check: the environment's, else so many.
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("EVERGREEN_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("EVERGREEN_SEEDS").unwrap_or(default),
+    }
+}
+
+/// The fleet of a seed: shapes and faults take turns.
+fn fleet(seed: u64) -> World {
+    let (members, witnesses) = [(3, 0), (2, 1), (3, 1)][(seed % 3) as usize];
+    let rough = Faults {
+        loss: 0.3,
+        delay_ms: if seed % 5 == 0 { 4_000 } else { 400 },
+        repeats: 0.05,
+        pauses: true,
+        crashes: true,
+        cuts: true,
+        elections: true,
+        arbitrary: seed % 2 == 0,
+        worst_clocks: seed % 4 == 0,
+        ..Faults::CALM
+    };
+    match seed % KINDS {
+        // The holder is cut off at the worst clock rates, with everything polling fast: only the waits protect. Once
+        // with a holder that hears its answers late.
+        0 => World::new(
+            seed,
+            Shape::eager(members, witnesses),
+            Faults { hunted: true, worst_clocks: true, delay_ms: 2, ..Faults::CALM },
+        ),
+        6 => World::new(
+            seed,
+            Shape::hunting(members, witnesses),
+            Faults { hunted: true, worst_clocks: true, delay_ms: 2, late_answers_ms: Some(850), ..Faults::CALM },
+        ),
+        // People move the group to and fro while answers overtake each other.
+        3 => World::new(
+            seed,
+            Shape { pull: Duration::from_millis(300), ..Shape::hunting(members, witnesses) },
+            Faults { arbitrary: true, delay_ms: 2, inside_delay_ms: Some(3_000), ..Faults::CALM },
+        ),
+        // Registers forget; processes stay, because a new one could not know.
+        9 => World::new(
+            seed,
+            Shape::sites(members, witnesses),
+            Faults { arbitrary: true, cuts: true, pauses: true, deletions: true, ..Faults::CALM },
+        ),
+        // Little loss: moves and elections happen often.
+        1 | 2 | 7 | 8 => {
+            World::new(seed, Shape::sites(members, witnesses), Faults { loss: 0.02, delay_ms: 60, ..rough })
+        }
+        _ => World::new(seed, Shape::sites(members, witnesses), rough),
+    }
+}
+
+#[test]
+fn a_healthy_fleet_serves_nearly_always_and_never_twice() {
+    let mut world = World::new(1, Shape::sites(3, 0), Faults::CALM);
+    assert!(!world.two_writers_within(300));
+    assert!(world.moves >= 4, "planned moves happen: {}", world.moves);
+    assert!(world.served_ms > 240_000, "served {} of 300000 ms", world.served_ms);
+}
+
+#[test]
+fn no_two_writers_whatever_happens() {
+    for seed in seeds(24) {
+        let mut world = fleet(seed);
+        assert!(
+            !world.two_writers_within(120),
+            "two writers with seed {seed} after {} ms; replay it with EVERGREEN_SEED={seed}",
+            world.now_ms
+        );
+    }
+}
+
+#[test]
+fn the_service_comes_back_after_faults() {
+    for seed in seeds(6) {
+        let faults = Faults {
+            loss: 0.1,
+            delay_ms: 100,
+            pauses: true,
+            crashes: true,
+            cuts: true,
+            elections: true,
+            ..Faults::CALM
+        };
+        let mut world = World::new(seed, Shape::sites(3, 0), faults);
+        assert!(!world.two_writers_within(120), "two writers with seed {seed}");
+        world.faults = Faults::CALM;
+        world.served_ms = 0;
+        assert!(!world.two_writers_within(300), "two writers with seed {seed}");
+        assert!(world.served_ms > 60_000, "seed {seed}: served {} of 180000 ms after the faults", world.served_ms);
+    }
+}
+
+/// A rule left out of the core, of the agents, or of the clocks.
+#[derive(Clone, Copy, Debug)]
+enum Broken {
+    Core(Mutant),
+    Agent(Careless),
+    WallClocks,
+}
+
+/// Each with a seed that showed it; when the core changes, other fleets of that kind are tried from there on.
+const BROKEN: &[(Broken, u64)] = &[
+    (Broken::Core(Mutant::CountFromReceipt), 6),
+    (Broken::Core(Mutant::TrustForgetful), 237),
+    (Broken::Core(Mutant::SkipRevocation), 7),
+    (Broken::Core(Mutant::MapFirst), 0),
+    (Broken::Core(Mutant::NoWait), 0),
+    (Broken::Core(Mutant::MapWithoutIncarnation), 67),
+    (Broken::Core(Mutant::SharedEpoch), 44),
+    (Broken::Core(Mutant::ReleaseWithoutDrain), 0),
+    (Broken::Core(Mutant::NoPrepare), 2),
+    (Broken::Core(Mutant::OneRegistersMap), 351),
+    (Broken::Core(Mutant::UnguardedChange), 8),
+    (Broken::Core(Mutant::NoSlowClocks), 0),
+    (Broken::Core(Mutant::NoFastClocks), 0),
+    (Broken::Agent(Careless::CountsFromReceipt), 6),
+    (Broken::Agent(Careless::BelievesOldAnswers), 543),
+    (Broken::WallClocks, 78),
+];
+
+#[test]
+fn every_rule_that_is_left_out_shows_two_writers() {
+    let mut unnoticed: Vec<Broken> = Vec::new();
+    for (broken, first) in BROKEN {
+        let seed = (0..FLEETS_PER_RULE).map(|fleet| first + fleet * KINDS).find(|seed| {
+            let mut world = fleet(*seed);
+            let mutant = match broken {
+                Broken::Core(mutant) => Some(*mutant),
+                Broken::Agent(careless) => {
+                    world.be_careless(*careless);
+                    None
+                }
+                Broken::WallClocks => {
+                    world.faults.wall_clocks = true;
+                    None
+                }
+            };
+            mutants::with(mutant, || world.two_writers_within(120))
+        });
+        println!("{broken:?}: seed {seed:?}");
+        unnoticed.extend(seed.is_none().then_some(*broken));
+    }
+    assert!(unnoticed.is_empty(), "went unnoticed: {unnoticed:?}");
+}
