@@ -105,8 +105,12 @@ async fn look(client: &Client) -> Result<Option<Look>, String> {
     let mut logins = BTreeMap::new();
     for entry in &entries {
         if !logins.contains_key(&entry.secret) {
-            let login = secrets::read_login(client, &entry.secret).await;
-            logins.insert(entry.secret.clone(), login.map(Arc::new).map_err(|error| error.to_string()));
+            let login = match secrets::read_login(client, &entry.secret).await {
+                // Nothing is let go of because the API server has a bad moment.
+                Err(error) if error.is_passing() => return Err(error.to_string()),
+                login => login.map(Arc::new).map_err(|error| error.to_string()),
+            };
+            logins.insert(entry.secret.clone(), login);
         }
     }
     let agents = Api::<NodeHealth>::all(client.clone())

@@ -29,6 +29,8 @@ pub enum SecretError {
         name: String,
         /// What the API server said.
         why: String,
+        /// The API server did not answer, or failed; the Secret may well be there.
+        passing: bool,
     },
     /// A key is missing or no text.
     #[error("Secret {name} in {SYSTEM_NAMESPACE} has no {key}, or it is no text; it needs `username` and `password`")]
@@ -40,6 +42,13 @@ pub enum SecretError {
     },
 }
 
+impl SecretError {
+    /// Whether it says nothing about the Secret.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Read { passing: true, .. })
+    }
+}
+
 /// Reads a login. The last line break of a value is left out: files end with one.
 ///
 /// # Errors
@@ -47,11 +56,11 @@ pub enum SecretError {
 pub async fn read_login(client: &Client, name: &str) -> Result<Login, SecretError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let read = |error: kube::Error| {
-        let why = match error {
-            kube::Error::Api(status) => status.message.clone(),
-            other => other.to_string(),
+        let (why, passing) = match error {
+            kube::Error::Api(status) => (status.message.clone(), status.code >= 500 || status.code == 429),
+            other => (other.to_string(), true),
         };
-        SecretError::Read { name: name.to_owned(), why }
+        SecretError::Read { name: name.to_owned(), why, passing }
     };
     of(name, api.get(name).await.map_err(read)?)
 }
