@@ -76,6 +76,9 @@ pub enum RulesCommand {
         /// Print the thresholds of the health sources instead.
         #[arg(long)]
         thresholds: bool,
+        /// Print what is predicted instead.
+        #[arg(long, conflicts_with = "thresholds")]
+        predictions: bool,
     },
 }
 
@@ -116,7 +119,7 @@ pub struct RunArgs {
     /// Where metrics, health and grants are served.
     #[arg(long, env = "EVERGREEN_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:9464")]
     pub listen: SocketAddr,
-    /// Rules of the kernel log detector or thresholds instead of the built-in ones, or JSON configurations of
+    /// Rules of the kernel log detector, thresholds or predictions instead of the built-in ones, or JSON configurations of
     /// node-problem-detector beside them; several times, or with commas. Read again when they change.
     #[arg(long, env = "EVERGREEN_RULES", value_name = "FILE", value_delimiter = ',')]
     pub rules: Vec<PathBuf>,

@@ -290,7 +290,8 @@ impl Health {
     /// Shows the state. Mere counts wait for their interval, so that a storm does not become a storm of writes.
     fn show(&self) {
         let (sources, energy) = self.shared.provenance();
-        let fresh = Desired { sources, energy, ..Desired::from_book(&self.book) };
+        let predictions = self.shared.with(|view| view.predictions.clone());
+        let fresh = Desired { sources, energy, predictions, ..Desired::from_book(&self.book) };
         self.shared.set_problems(&self.book);
         self.desired.send_if_modified(|shown| {
             let mut next = fresh;

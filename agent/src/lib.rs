@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod mesh;
 pub mod npd;
 pub mod places;
+pub mod predict;
 pub mod probes;
 pub mod publish;
 pub mod rules;

@@ -24,6 +24,10 @@ use crate::{
         config::{self, Config, CustomConfig, LogConfig},
         monitor,
     },
+    predict::{
+        rules::{self as predictions, PredictionRules},
+        task,
+    },
     probes::thresholds::{self, Threshold},
     shared::Shared,
 };
@@ -40,6 +44,8 @@ pub enum Content {
     Detector(Config),
     /// Thresholds of the health sources.
     Thresholds(Vec<Threshold>),
+    /// What is predicted.
+    Predictions(PredictionRules),
 }
 
 impl Content {
@@ -54,6 +60,9 @@ impl Content {
         if text.lines().any(|line| line.trim_end() == format!("format: {}", thresholds::FORMAT)) {
             return thresholds::parse(text).map(Self::Thresholds);
         }
+        if text.lines().any(|line| line.trim_end() == format!("format: {}", predictions::FORMAT)) {
+            return predictions::parse(text).map(Self::Predictions);
+        }
         Part::check(text).map(Self::Kernel)
     }
 
@@ -62,6 +71,7 @@ impl Content {
         match self {
             Self::Kernel(part) => format!("{} rules", part.rules().len()),
             Self::Thresholds(thresholds) => format!("{} thresholds", thresholds.len()),
+            Self::Predictions(rules) => format!("{} rules of predictions", rules.len()),
             Self::Detector(Config::Log(log)) => {
                 format!("system log monitor `{}`, {} rules{}", log.source, log.rules.len(), named(&log.defaults))
             }
@@ -119,6 +129,8 @@ pub struct Rulebook {
     pub checks: Vec<Arc<CustomConfig>>,
     /// Thresholds of the health sources.
     pub thresholds: Vec<Threshold>,
+    /// What is predicted.
+    pub predictions: Arc<PredictionRules>,
     ids: HashSet<String>,
 }
 
@@ -149,9 +161,12 @@ impl Rulebook {
             }
         }
         let thresholds = Vec::new();
-        Self { kernel, logs, checks, thresholds, ids }.with_thresholds(
-            thresholds::parse(thresholds::BUILT_IN).expect("the built-in thresholds are checked by a test"),
-        )
+        let predictions = Arc::default();
+        Self { kernel, logs, checks, thresholds, predictions, ids }
+            .with_thresholds(
+                thresholds::parse(thresholds::BUILT_IN).expect("the built-in thresholds are checked by a test"),
+            )
+            .with_predictions(PredictionRules::built_in())
     }
 
     /// The same with other thresholds.
@@ -162,18 +177,28 @@ impl Rulebook {
         self
     }
 
-    /// Reads files. Rules of the kernel log and thresholds take the place of the built-in ones; configurations stand beside them.
+    /// The same with other predictions.
+    pub fn with_predictions(mut self, predictions: PredictionRules) -> Self {
+        self.ids.retain(|id| !id.starts_with(predictions::RULE_PREFIX));
+        self.ids.extend(predictions.conditions().map(predictions::rule_id));
+        self.predictions = Arc::new(predictions);
+        self
+    }
+
+    /// Reads files. Rules of the kernel log, thresholds and predictions take the place of the built-in ones; configurations stand beside them.
     ///
     /// # Errors
     /// When a file cannot be read or anything in it is wrong.
     pub fn load(files: &[PathBuf]) -> Result<Self, RulebookError> {
         let (mut parts, mut configs, mut limits) = (Vec::new(), Vec::new(), None::<Vec<Threshold>>);
+        let mut foreseen = None::<PredictionRules>;
         for file in files {
             let text = host::read_bounded(file).map_err(|source| RulebookError::Read { file: file.clone(), source })?;
             match Content::parse(&text).map_err(|errors| RulebookError::Wrong { file: file.clone(), errors })? {
                 Content::Kernel(part) => parts.push(part),
                 Content::Detector(config) => configs.push(config),
                 Content::Thresholds(more) => limits.get_or_insert_default().extend(more),
+                Content::Predictions(more) => foreseen.get_or_insert_default().extend(more),
             }
         }
         let kernel = if parts.is_empty() {
@@ -182,7 +207,10 @@ impl Rulebook {
             let last = files.last().cloned().unwrap_or_default();
             RuleSet::merge(parts).map_err(|errors| RulebookError::Wrong { file: last, errors })?
         };
-        let book = Self::of(Arc::new(kernel), configs);
+        let mut book = Self::of(Arc::new(kernel), configs);
+        if let Some(foreseen) = foreseen {
+            book = book.with_predictions(foreseen);
+        }
         Ok(match limits {
             Some(limits) => book.with_thresholds(limits),
             None => book,
@@ -220,7 +248,8 @@ impl Rulebook {
             Some(Foster { severity: threshold.severity(), ..thresholds::foster(about) })
         };
         // Whoever watches a cause knows its end better than a line in a log does.
-        of_threshold().or(kernel).or_else(of_log).or_else(of_check)
+        let of_prediction = || self.predictions.conditions().any(|known| known == about).then(|| task::foster(about));
+        of_threshold().or_else(of_prediction).or(kernel).or_else(of_log).or_else(of_check)
     }
 
     /// What the Node shows of conditions while nothing is wrong.

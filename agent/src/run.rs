@@ -30,6 +30,7 @@ use crate::{
     mesh::{self, Mesh},
     npd,
     probes::{self, Probes, thresholds},
+    predict,
     publish::{Publisher, cluster, pods},
     rules::{self, Rulebook, RulebookError},
     shared::Shared,
@@ -68,8 +69,11 @@ pub fn main(args: Args) -> ExitCode {
         Some(Command::Estimate) => estimate_command(),
         Some(Command::Anomaly) => anomaly_command(),
         Some(Command::Rules { command: RulesCommand::Check { file } }) => check_rules(&file),
-        Some(Command::Rules { command: RulesCommand::Print { thresholds: false } }) => print(BUILT_IN),
-        Some(Command::Rules { command: RulesCommand::Print { thresholds: true } }) => print(thresholds::BUILT_IN),
+        Some(Command::Rules { command: RulesCommand::Print { predictions: true, .. } }) => {
+            print(predict::rules::BUILT_IN)
+        }
+        Some(Command::Rules { command: RulesCommand::Print { thresholds: false, .. } }) => print(BUILT_IN),
+        Some(Command::Rules { command: RulesCommand::Print { thresholds: true, .. } }) => print(thresholds::BUILT_IN),
         None if args.run.once => once(&args.run),
         None => run(args.run),
     };
@@ -242,6 +246,7 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     let telemetry = Arc::new(telemetry);
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    predict::metrics::register(&telemetry.meter(), &shared);
 
     let (signals, incoming) = mpsc::channel(SIGNALS);
     let (adopted, found) = mpsc::channel(ADOPTED);
@@ -275,6 +280,10 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     if let Some(client) = client {
         let names = Arc::clone(&shared.pod_names);
         tasks.spawn(pods::follow(client.clone(), node.clone(), names, cancel.clone()));
+    let (state, boot_id) = (store.clone(), root.boot_id());
+    let foreseen = books.clone();
+    let (seen, told) = (Arc::clone(&shared), signals.clone());
+    tasks.spawn(predict::task::run(every, state, boot_id, foreseen, seen, told, cancel.clone()));
         let publisher = Publisher::new(client, node.clone(), site, incidents, Arc::clone(&shared.published), adopted);
         tasks.spawn(publisher.run(desired, cancel.clone()));
     }

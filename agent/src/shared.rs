@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use evergreen_api::resources::{EnergyProvenance, NodeProblem, SourceStatus};
+use evergreen_api::resources::{EnergyProvenance, NodePrediction, NodeProblem, SourceStatus};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -35,6 +35,8 @@ pub struct View {
     pub problems: Vec<NodeProblem>,
     /// `ok`, or the severity of the worst problem.
     pub verdict: String,
+    /// What is to be expected.
+    pub predictions: Vec<NodePrediction>,
     /// When it was sampled, milliseconds since boot; 0 before the first sample.
     pub sampled_ms: u64,
 }
@@ -200,6 +202,11 @@ impl Shared {
     /// Sources and energy source as the NodeHealth shows them.
     pub fn provenance(&self) -> (Vec<SourceStatus>, Option<EnergyProvenance>) {
         self.with(|view| {
+    /// Takes over what is predicted.
+    pub fn set_predictions(&self, predictions: Vec<NodePrediction>) {
+        self.view.write().predictions = predictions;
+    }
+
             let energy = view.energy.origin.as_ref().map(|origin| EnergyProvenance {
                 source: origin.source.clone(),
                 provenance: origin.provenance.clone(),

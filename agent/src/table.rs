@@ -93,6 +93,15 @@ pub fn draw(node: &str, view: &View, listen: Option<&str>) -> String {
         }
         text.push_str(&format!("{problems}\n"));
     }
+    for told in &view.predictions {
+        let times = match (&told.expected_at, &told.earliest, &told.latest) {
+            (Some(expected), Some(earliest), Some(latest)) => format!(" at about {expected} ({earliest} to {latest})"),
+            (Some(expected), ..) => format!(" at about {expected}"),
+            _ => String::new(),
+        };
+        let why = told.evidence.first().map(String::as_str).unwrap_or_default();
+        text.push_str(&format!("expected: {}{times}: {why}\n", told.summary));
+    }
     text.push_str(&sources(&view.sources));
     if let Some(listen) = listen {
         text.push_str(&format!("metrics: http://{listen}/metrics   stop: Ctrl-C\n"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use evergreen_api::{
     Severity, names,
-    resources::{EnergyProvenance, NodeHealthStatus, NodeProblem, SourceStatus},
+    resources::{EnergyProvenance, NodeHealthStatus, NodePrediction, NodeProblem, SourceStatus},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -41,6 +41,8 @@ pub struct Desired {
     pub cleared: BTreeMap<ConditionType, Cleared>,
     /// Kinds whose condition is taken off the node.
     pub retired: Vec<ConditionType>,
+    /// What is to be expected.
+    pub predictions: Vec<NodePrediction>,
     /// What is read.
     pub sources: Vec<SourceStatus>,
     /// Where energy figures come from.
@@ -137,6 +139,7 @@ impl Desired {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             observed_at: self.observed_at.clone(),
             problems: self.problems.values().cloned().collect(),
+            predictions: self.predictions.clone(),
             sources: self.sources.clone(),
             energy: self.energy.clone(),
         }
