@@ -30,7 +30,7 @@ impl Stub {
     /// Builds the library; nothing where this machine has no C compiler, as it is then said.
     fn build() -> Option<Self> {
         let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let host = tempfile::tempdir().unwrap();
+        let host = tempfile::tempdir().expect("a folder for this test");
         let library = host.path().join("libnvidia-ml.so.1");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stub-nvml/nvml.c");
         let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
@@ -43,13 +43,13 @@ impl Stub {
     }
 
     fn say(&self, text: &str) {
-        fs::write(&self.figures, text).unwrap();
+        fs::write(&self.figures, text).expect("the folder is writable");
     }
 
     fn write(&self, path: &str, text: &str) {
         let path = self.host.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::create_dir_all(path.parent().expect("a path below the host")).expect("the folder is writable");
+        fs::write(path, text).expect("the folder is writable");
     }
 
     fn settings(&self) -> EnergyArgs {

