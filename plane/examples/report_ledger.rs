@@ -69,7 +69,7 @@ fn write(directory: &Path, nodes: i64, days: i64, pods: i64) -> Result<i64, Box<
                     rows += 1;
                     at += HOUR_MS;
                 }
-                rusqlite::Result::Ok(())
+                Ok::<(), rusqlite::Error>(())
             };
             let idle = 90 + node % 40;
             let busy = |hour: i64| if node % 25 == 0 { 3 } else { 40 + (hour * 7 + node * 13) % 160 };
