@@ -297,7 +297,13 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
             node: node.clone(),
         };
         let probed = mesh::MeshConfig { site: config.clone(), listen: address };
-        let beats = HeartbeatConfig { site: config.clone(), address: reachable, root: beaten, mesh: mesh.clone() };
+        let beats = HeartbeatConfig {
+            site: config.clone(),
+            address: reachable,
+            root: beaten,
+            mesh: mesh.clone(),
+            wall: shared.wall.clone(),
+        };
         tasks.spawn(mesh::run(probed, mesh, Arc::clone(&shared), to_health, cancel.clone()));
         tasks.spawn(heartbeat::run(beats, cancel.clone()));
         tasks.spawn(pull::run(config, Arc::clone(&shared.grants), cancel.clone()));
@@ -349,7 +355,8 @@ async fn collect(args: RunArgs, root: Root, store: Store, shared: Arc<Shared>, c
     let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut collector = Collector::new(root.clone());
-    let mut meter = Meter::new(root, &store, args.energy.clone(), Now::read(), &mut collector.sources);
+    let mut meter = Meter::new(root, &store, args.energy.clone(), Now::read(), &mut collector.sources)
+        .with_wall(shared.wall.clone());
     let mut last: Option<u64> = None;
     let mut slow: Option<u64> = None;
     loop {

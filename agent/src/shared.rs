@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::{
     clock::boot_ms,
     conditions::ConditionBook,
-    energy::EnergyView,
+    energy::{EnergyView, WallBoard},
     grants::GrantBook,
     kernel::kmsg::{Losses, Position},
     publish::pods::{PodName, PodNames},
@@ -116,6 +116,8 @@ pub struct Shared {
     pub log_positions: Mutex<BTreeMap<String, Position>>,
     /// Names of pods.
     pub pod_names: PodNames,
+    /// Power of the node as the site's controller asked its management controller for it.
+    pub wall: WallBoard,
     /// Grants of the site.
     pub grants: Arc<Mutex<GrantBook>>,
     /// Whether the state was written to the cluster once, or there is none.
@@ -135,6 +137,7 @@ impl Shared {
             source_errors: RwLock::default(),
             readings: watch::Sender::default(),
             pod_names: Arc::new(RwLock::new(HashMap::new())),
+            wall: WallBoard::default(),
             grants: Arc::new(Mutex::new(grants)),
             published: Arc::new(AtomicBool::new(!has_cluster)),
         }
@@ -199,14 +202,14 @@ impl Shared {
         view.verdict = book.verdict().to_owned();
     }
 
-    /// Sources and energy source as the NodeHealth shows them.
-    pub fn provenance(&self) -> (Vec<SourceStatus>, Option<EnergyProvenance>) {
-        self.with(|view| {
     /// Takes over what is predicted.
     pub fn set_predictions(&self, predictions: Vec<NodePrediction>) {
         self.view.write().predictions = predictions;
     }
 
+    /// Sources and energy source as the NodeHealth shows them.
+    pub fn provenance(&self) -> (Vec<SourceStatus>, Option<EnergyProvenance>) {
+        self.with(|view| {
             let energy = view.energy.origin.as_ref().map(|origin| EnergyProvenance {
                 source: origin.source.clone(),
                 provenance: origin.provenance.clone(),

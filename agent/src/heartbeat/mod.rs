@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::pace::Pace;
 use crate::{
     clock::boot_ms,
+    energy::WallBoard,
     grants::pull::{self, HttpClient, PullError, SiteConfig},
     host::Root,
     mesh::Mesh,
@@ -55,6 +56,8 @@ pub struct HeartbeatConfig {
     pub root: Root,
     /// What the network mesh found, and where the site's word about it goes.
     pub mesh: Mesh,
+    /// Where the node's power goes, when the site tells it.
+    pub wall: WallBoard,
 }
 
 /// A connection of its own, made when it is first needed.
@@ -167,6 +170,9 @@ impl Loop {
                     tracing::info!("the site's controller hears this node again");
                 }
                 self.config.mesh.told(answer.unreachable);
+                if let Some(wall) = &answer.wall_power {
+                    self.config.wall.post(wall);
+                }
                 for request in answer.probe {
                     self.look_at(request);
                 }
@@ -278,8 +284,13 @@ mod tests {
         let endpoint = controller(heard.clone(), gone.to_string()).await;
         let site = SiteConfig { endpoint, ca: None, certificate: None, key: None, token: None, node: "n".into() };
         let folder = tempfile::tempdir().unwrap();
-        let mesh = Mesh::new("dc-a");
-        let config = HeartbeatConfig { site, address: "127.0.0.1:1".into(), root: Root::new(folder.path()), mesh };
+        let config = HeartbeatConfig {
+            site,
+            address: "127.0.0.1:1".into(),
+            root: Root::new(folder.path()),
+            mesh: Mesh::new("dc-a"),
+            wall: WallBoard::default(),
+        };
         let cancel = CancellationToken::new();
         let running = tokio::spawn(run(config, cancel.clone()));
         let told = async {
