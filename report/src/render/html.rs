@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{charts, consumer_name, standard_name, value, word};
+use super::{charts, consumer_name, period, standard_name, value, word};
 use crate::{
     decimal::display,
     json,
@@ -86,7 +86,7 @@ impl Page<'_> {
             "<header><div><div class=\"brand\">Evergreen 常青</div><h1>{}</h1></div><dl class=\"meta\">",
             self.title()
         );
-        let zone = format!("{} – {} ({})", report.from, report.to, report.time_zone);
+        let zone = period(report);
         for (name, value) in [
             (self.say("Period", "期间"), zone.as_str()),
             (self.say("Scope", "范围"), report.scope.as_str()),
@@ -250,8 +250,8 @@ impl Page<'_> {
     fn figures(&self, out: &mut String, figures: &[Figure]) {
         let _ = write!(
             out,
-            "<div class=\"scroll\"><table><thead><tr><th style=\"width:25%\">{}</th><th class=\"n\">{}</th><th>{}</th><th>{}</th>\
-             <th style=\"width:45%\">{}</th></tr></thead><tbody>",
+            "<div class=\"scroll\"><table class=\"figures\"><thead><tr><th>{}</th><th class=\"n\">{}</th><th>{}</th><th>{}</th>\
+             <th>{}</th></tr></thead><tbody>",
             self.say("Figure", "指标"),
             self.say("Value", "数值"),
             self.say("Unit", "单位"),

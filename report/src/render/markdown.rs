@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{consumer_name, standard_name, value};
+use super::{consumer_name, period, standard_name, value};
 use crate::{
     decimal::display,
     model::{Consumer, Energy, Figure, Report},
@@ -15,7 +15,7 @@ pub fn markdown(report: &Report, language: Language) -> String {
     let mut out = String::with_capacity(8 << 10);
     let o = &mut out;
     line(o, format!("# {}\n", say("Energy report", "能耗报告")));
-    line(o, format!("- {}: {} – {} ({})", say("Period", "期间"), report.from, report.to, cell(&report.time_zone)));
+    line(o, format!("- {}: {}", say("Period", "期间"), cell(&period(report))));
     line(o, format!("- {}: {}", say("Scope", "范围"), cell(&report.scope)));
     line(o, format!("- {}: {}\n", say("Standards", "标准"), standard_name(report.standard, language)));
     energy_table(o, report, language);

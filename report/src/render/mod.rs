@@ -10,11 +10,25 @@ pub use csv::csv;
 pub use html::{document, escape, html};
 pub use markdown::markdown;
 
+use jiff::{Timestamp, tz::TimeZone};
+
 use crate::{
     decimal::display,
-    model::{Consumer, Figure},
+    model::{Consumer, Figure, Report},
     text::Language,
 };
+
+/// The period in its own time zone, as people read it.
+fn period(report: &Report) -> String {
+    let local = |text: &str| {
+        let zone = TimeZone::get(&report.time_zone).ok()?;
+        let time = text.parse::<Timestamp>().ok()?.to_zoned(zone);
+        Some(time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    };
+    let (from, to) = (local(&report.from), local(&report.to));
+    let (from, to) = (from.unwrap_or_else(|| report.from.clone()), to.unwrap_or_else(|| report.to.clone()));
+    format!("{from} – {to} ({})", report.time_zone)
+}
 
 /// Value of a figure for people, or why there is none.
 fn value(figure: &Figure, language: Language) -> String {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+pub use evergreen_report::render::escape;
+
 use super::{
     Material,
     svg::{self, ERROR_COLOR, SITE_COLORS},
@@ -54,22 +56,6 @@ pub fn both(tag: &str, text: &Text) -> String {
 
 fn span(text: &Text) -> String {
     both("span", text)
-}
-
-/// Text as HTML.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 fn head(out: &mut String, result: &DemoResult) {
