@@ -18,19 +18,20 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     anomaly_rows,
     args::{Args, Command, LogFormat, RulesCommand, RunArgs},
-    clock::boot_ms,
+    clock::{Moment, boot_ms},
+    conditions::ConditionBook,
     detect,
     energy::{Meter, Now},
     export::{self, http::Served},
     grants::{GrantBook, pull},
-    health::{Health, HealthConfig},
+    health::{Health, HealthConfig, Signal},
     heartbeat::{self, HeartbeatConfig},
     host::{self, Root},
     kernel::rules::BUILT_IN,
     mesh::{self, Mesh},
     npd,
-    probes::{self, Probes, thresholds},
     predict,
+    probes::{self, ProbeArgs, Probes, thresholds},
     publish::{Publisher, cluster, pods},
     rules::{self, Rulebook, RulebookError},
     shared::Shared,
@@ -139,6 +140,11 @@ fn load_rules(files: &[PathBuf]) -> Result<Rulebook, Failure> {
     Rulebook::load(files).map_err(|error| Failure::Use(error.into()))
 }
 
+/// Settings of the health sources, with the library that they share with the energy sources.
+fn probe_args(args: &RunArgs) -> ProbeArgs {
+    ProbeArgs { nvml_library: args.energy.nvml_library.clone(), ..args.probes.clone() }
+}
+
 /// One sample: two readings an interval apart, because rates need two.
 fn once(args: &RunArgs) -> Result<ExitCode, Failure> {
     let root = Root::new(&args.root);
@@ -153,10 +159,17 @@ fn once(args: &RunArgs) -> Result<ExitCode, Failure> {
     collector.read_slow();
     meter.sample(Now::read(), collector.cpu_times(), &mut collector.sources);
     let shared = Shared::new(node.clone(), String::new(), GrantBook::default(), false);
-    let mut asked = Probes::new(Root::new(&args.root), args.probes.clone());
+    let mut asked = Probes::new(Root::new(&args.root), probe_args(args));
     let pass = asked.ask_once(collector.sample(), &load_rules(&args.rules)?);
     let pass = pass.context("the health sources cannot be asked").map_err(Failure::Reach)?;
     pass.sources.into_iter().for_each(|status| shared.note_status(status));
+    let mut book = ConditionBook::new(String::new());
+    for signal in pass.signals {
+        if let Signal::Seen(sighting) = signal {
+            book.observe(sighting, &Moment::now());
+        }
+    }
+    shared.set_problems(&book);
     shared.set_sample(collector.sample().clone(), collector.sources.statuses(), meter.view().clone());
     let text = shared.with(|view| {
         if !args.json {
@@ -186,7 +199,7 @@ fn once(args: &RunArgs) -> Result<ExitCode, Failure> {
         });
         let sample = json!({
             "node": node, "at": jiff::Timestamp::now(), "sample": view.sample, "sources": sources, "energy": energy,
-            "series": pass.readings.all,
+            "series": pass.readings.all, "problems": view.problems,
         });
         format!("{sample:#}\n")
     });
@@ -238,6 +251,7 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     tracing::info!(node, site, %address, root = %args.root.display(), cluster = client.is_some(), "agent started");
 
     export::metrics::register(&telemetry.meter(), &shared);
+    predict::metrics::register(&telemetry.meter(), &shared);
     let mesh = Mesh::new(&site);
     mesh::metrics::register(&telemetry.meter(), &mesh);
     if let Some(meter) = telemetry.meter_every(args.pod_interval.get()).map_err(|error| Failure::Use(error.into()))? {
@@ -246,7 +260,6 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     let telemetry = Arc::new(telemetry);
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    predict::metrics::register(&telemetry.meter(), &shared);
 
     let (signals, incoming) = mpsc::channel(SIGNALS);
     let (adopted, found) = mpsc::channel(ADOPTED);
@@ -269,9 +282,13 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     let files = npd::files::start(root.clone(), books.clone(), Arc::clone(&shared), signals.clone(), cancel.clone())
         .context("the reader of log files cannot be started")
         .map_err(Failure::Reach)?;
-    let asked = Probes::new(root.clone(), args.probes.clone());
+    let asked = Probes::new(root.clone(), probe_args(&args));
     let every = args.health_interval.get();
     tasks.spawn(probes::run(asked, every, books.clone(), Arc::clone(&shared), signals.clone(), cancel.clone()));
+    let (state, boot_id) = (store.clone(), root.boot_id());
+    let foreseen = books.clone();
+    let (seen, told) = (Arc::clone(&shared), signals.clone());
+    tasks.spawn(predict::task::run(every, state, boot_id, foreseen, seen, told, cancel.clone()));
     tasks.spawn(npd::checks::run(books, Arc::clone(&shared), signals.clone(), cancel.clone()));
     let to_health = signals.clone();
     tasks.spawn(rules::follow(args.rules.clone(), every, book, signals, Arc::clone(&shared), cancel.clone()));
@@ -280,10 +297,6 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     if let Some(client) = client {
         let names = Arc::clone(&shared.pod_names);
         tasks.spawn(pods::follow(client.clone(), node.clone(), names, cancel.clone()));
-    let (state, boot_id) = (store.clone(), root.boot_id());
-    let foreseen = books.clone();
-    let (seen, told) = (Arc::clone(&shared), signals.clone());
-    tasks.spawn(predict::task::run(every, state, boot_id, foreseen, seen, told, cancel.clone()));
         let publisher = Publisher::new(client, node.clone(), site, incidents, Arc::clone(&shared.published), adopted);
         tasks.spawn(publisher.run(desired, cancel.clone()));
     }

@@ -4,6 +4,9 @@
 //!
 //! `EVERGREEN_WRITE_GOLDEN=1` writes the golden files anew.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fmt::Write,
     path::{Path, PathBuf},

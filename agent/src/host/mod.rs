@@ -96,7 +96,8 @@ pub fn read_bounded(path: &Path) -> io::Result<String> {
 fn read_at_most(path: &Path, most: u64) -> io::Result<String> {
     // A pipe where a file should be would wait for somebody to write.
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let mut bytes = Vec::new();
+    // Few and large reads: files of proc are made anew for each.
+    let mut bytes = Vec::with_capacity(if most > MAX_WORD { 32 << 10 } else { 256 });
     File::options().read(true).custom_flags(flags).open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,

@@ -107,7 +107,7 @@ impl Hierarchy {
 impl Source for Cgroups {
     fn about(&self) -> &'static About {
         &About {
-            name: "cgroups",
+            name: "pod-cgroups",
             reads: &[
                 "version 2: sys/fs/cgroup/kubepods*/**/{memory.events,memory.current,memory.max,pids.current,pids.max}",
                 "version 1: sys/fs/cgroup/{memory,pids}/kubepods*/**/{memory.oom_control,memory.usage_in_bytes,pids.*}",

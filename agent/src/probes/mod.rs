@@ -74,8 +74,8 @@ pub struct ProbeArgs {
     /// The command smartctl, which asks disks for their health; the installed one when left out and --root is /.
     #[arg(long, env = "EVERGREEN_SMARTCTL", value_name = "FILE")]
     pub smartctl: Option<PathBuf>,
-    /// NVIDIA's library libnvidia-ml.so.1; where the system finds it when left out and the host has GPUs.
-    #[arg(long, env = "EVERGREEN_NVML_LIBRARY", value_name = "FILE")]
+    /// NVIDIA's library; set by the flag of the energy sources, which read the same one.
+    #[arg(skip)]
     pub nvml_library: Option<PathBuf>,
 }
 

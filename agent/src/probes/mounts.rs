@@ -26,7 +26,7 @@ impl Source for Mounts {
             measures: &["filesystem.used", "filesystem.inodes.used", "filesystem.remounted", "filesystem.silent"],
             series: &["fs.*.used_bytes", "fs.*.used_inodes"],
             says: "how full filesystems are, those that turned read-only, and those that do not answer",
-            needs: "the filesystems below the root for how full they are; read-only remounts need proc alone",
+            needs: "a directory of each filesystem within the agent's reach for how full it is, wherever it is mounted; read-only remounts need proc alone",
         }
     }
 

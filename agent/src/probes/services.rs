@@ -2,7 +2,7 @@
 //! [`ANSWER_WITHIN`]; what hangs is left behind and not asked again.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufRead, Read, Write},
     net::{TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
     path::Path,
@@ -30,8 +30,12 @@ const RUNTIMES: [&str; 4] = [
     "run/k3s/containerd/containerd.sock",
     "run/cri-dockerd.sock",
 ];
-/// Lines of a table of sockets that are looked at. Those that listen come first in the one of TCP.
+/// Lines of a table of sockets that are looked at.
 const MAX_SOCKETS: usize = 100_000;
+/// How long until a host without a service is looked at again: tables of sockets are dear to read.
+const LOOK_AGAIN_MS: u64 = 120_000;
+/// Most that is read of a table of sockets, bytes.
+const MAX_TABLE: u64 = 4 << 20;
 
 fn failing(found: &mut Findings, measure: &'static str, of: &str, outcome: &Result<(), String>) {
     let says = match outcome {
@@ -59,6 +63,21 @@ fn shares_network(look: &Look<'_>) -> bool {
 pub struct Kubelet {
     patient: Patient<()>,
     listened: bool,
+    looked_ms: Option<u64>,
+}
+
+impl Kubelet {
+    /// Whether a kubelet listens; where none ever did, as it was when somebody looked last.
+    fn listens(&mut self, look: &Look<'_>) -> bool {
+        let again = self.looked_ms.is_none_or(|at| look.now_ms.saturating_sub(at) >= LOOK_AGAIN_MS);
+        if !self.listened && !again {
+            return false;
+        }
+        self.looked_ms = Some(look.now_ms);
+        let listening = listens_tcp(look, KUBELET_PORT);
+        self.listened |= listening;
+        listening
+    }
 }
 
 impl Source for Kubelet {
@@ -75,25 +94,29 @@ impl Source for Kubelet {
 
     fn read(&mut self, look: &Look<'_>) -> io::Result<Findings> {
         let mut found = Findings::default();
-        let listens = || listens_tcp(look, KUBELET_PORT);
+        let configured = look.has(KUBELET_CONFIG);
         let uri = match &look.settings.kubelet_healthz {
             Some(uri) => uri.clone(),
-            None if !look.root.is_this_kernel() && !look.has(KUBELET_CONFIG) => {
+            None if configured && shares_network(look) => Uri::from_static(KUBELET),
+            None if !look.root.is_this_kernel() && !configured => {
                 return Err(absent("this host has no kubelet (no var/lib/kubelet/config.yaml)"));
             }
-            None if shares_network(look) && (look.has(KUBELET_CONFIG) || listens()) => Uri::from_static(KUBELET),
-            // The host's loopback is out of reach: what can be seen is that the kubelet listens there.
             None => {
-                let listening = listens();
-                self.listened |= listening;
+                let listening = self.listens(look);
                 if !self.listened {
                     return Err(absent(
                         "no kubelet listens on port 10248 of this host; name it with --kubelet-healthz",
                     ));
                 }
-                let outcome = if listening { Ok(()) } else { Err("nothing listens on port 10248 any more".to_owned()) };
-                failing(&mut found, "kubelet.failing", "kubelet", &outcome);
-                return Ok(found);
+                if shares_network(look) {
+                    Uri::from_static(KUBELET)
+                } else {
+                    // The host's loopback is out of reach: what can be seen is that the kubelet listens there.
+                    let gone = "nothing listens on port 10248 any more";
+                    let outcome = if listening { Ok(()) } else { Err(gone.to_owned()) };
+                    failing(&mut found, "kubelet.failing", "kubelet", &outcome);
+                    return Ok(found);
+                }
             }
         };
         let of = uri.to_string();
@@ -103,16 +126,25 @@ impl Source for Kubelet {
     }
 }
 
-/// Whether something listens on a TCP port of the host.
+/// Whether something listens on a TCP port of the host. Those that listen come first in the kernel's table: what is
+/// behind them, which may be a million connections, is not read.
 fn listens_tcp(look: &Look<'_>, port: u16) -> bool {
     const LISTEN: &str = "0A";
     let wanted = format!(":{port:04X}");
-    ["tcp", "tcp6"].into_iter().filter_map(|name| look.net(name).ok()).any(|text| {
-        text.lines().skip(1).take(MAX_SOCKETS).any(|line| {
+    ["tcp", "tcp6"].into_iter().any(|name| {
+        let Ok(file) = std::fs::File::open(look.root.net(name)) else { return false };
+        let lines = io::BufReader::with_capacity(4096, file.take(MAX_TABLE)).split(b'\n').map_while(Result::ok);
+        let mut lines = lines.skip(1).take(MAX_SOCKETS);
+        lines.find_map(|line| {
+            let line = String::from_utf8_lossy(&line);
             let mut fields = line.split_ascii_whitespace().skip(1);
             let (local, state) = (fields.next().unwrap_or_default(), fields.nth(1));
-            state == Some(LISTEN) && local.ends_with(&wanted)
-        })
+            match state {
+                Some(LISTEN) if local.ends_with(&wanted) => Some(true),
+                Some(LISTEN) => None,
+                _ => Some(false),
+            }
+        }) == Some(true)
     })
 }
 
@@ -148,6 +180,7 @@ pub struct Runtime {
     patient: Patient<()>,
     /// A socket that was seen to listen and cannot be reached from here.
     listened: Option<&'static str>,
+    looked_ms: Option<u64>,
 }
 
 impl Source for Runtime {
@@ -176,7 +209,13 @@ impl Source for Runtime {
             failing(&mut found, "runtime.failing", &of, &outcome);
             return Ok(found);
         }
-        let table = look.net("unix").unwrap_or_default();
+        let again = self.looked_ms.is_none_or(|at| look.now_ms.saturating_sub(at) >= LOOK_AGAIN_MS);
+        let table = if self.listened.is_some() || again {
+            self.looked_ms = Some(look.now_ms);
+            look.net("unix").unwrap_or_default()
+        } else {
+            String::new()
+        };
         let listening = RUNTIMES.into_iter().find(|path| listens_unix(&table, path));
         self.listened = listening.or(self.listened);
         let Some(socket) = self.listened else {
@@ -294,6 +333,8 @@ mod tests {
         let mut source = Kubelet::default();
         assert!(host.read(&mut source).unwrap_err().to_string().contains("10248"));
         host.put("proc/1/net/tcp", &listening);
+        assert!(host.read(&mut source).is_err(), "it is not looked for at each pass");
+        host.now_ms = LOOK_AGAIN_MS;
         assert_eq!(value(&host.read(&mut source).unwrap(), "kubelet.failing"), 0.0);
         host.put("proc/1/net/tcp", &connected);
         assert_eq!(value(&host.read(&mut source).unwrap(), "kubelet.failing"), 1.0);

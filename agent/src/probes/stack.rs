@@ -172,16 +172,11 @@ fn default_routes(ipv4: &str, ipv6: &str) -> Vec<DefaultRoute> {
 }
 
 /// The default route, and whether its gateway answers.
+#[derive(Default)]
 pub struct Routes {
     had_route: bool,
     /// Gateways that answered once.
     known: BTreeSet<Ipv4Addr>,
-}
-
-impl Default for Routes {
-    fn default() -> Self {
-        Self { had_route: false, known: BTreeSet::new() }
-    }
 }
 
 impl Source for Routes {

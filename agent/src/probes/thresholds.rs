@@ -10,7 +10,8 @@ use serde_saphyr::Spanned;
 use crate::{
     conditions::{ConditionType, Foster, Sighting},
     health::Signal,
-    kernel::{detector::next_report, rules::RulesError},
+    kernel::detector::next_report,
+    places::{RulesError, from_yaml},
 };
 
 /// The thresholds that are built in.
@@ -153,13 +154,7 @@ impl Threshold {
 /// # Errors
 /// Everything that is wrong, with places.
 pub fn parse(text: &str) -> Result<Vec<Threshold>, Vec<RulesError>> {
-    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |location| (location.line(), location.column()));
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or(&message).trim().to_owned();
-        vec![RulesError { line, column, message }]
-    })?;
+    let file: File = from_yaml(text).map_err(|error| vec![error])?;
     let mut errors = Vec::new();
     if file.format.value != FORMAT {
         refuse(&mut errors, &file.format, format!("format `{}` is not known; write `{FORMAT}`", file.format.value));
@@ -169,7 +164,7 @@ pub fn parse(text: &str) -> Result<Vec<Threshold>, Vec<RulesError>> {
 }
 
 fn refuse<T>(errors: &mut Vec<RulesError>, place: &Spanned<T>, message: String) {
-    errors.push(RulesError { line: place.defined.line(), column: place.defined.column(), message });
+    errors.push(RulesError::at(place, message));
 }
 
 fn read(raw: Raw, errors: &mut Vec<RulesError>) -> Threshold {

@@ -106,7 +106,8 @@ pub struct Filesystems {
 
 /// One mount that is to be asked.
 struct Question {
-    path: PathBuf,
+    /// Where it can be asked; nowhere when the agent's container sees nothing of it.
+    path: Option<PathBuf>,
     /// Whom it depends on: a server, or the device.
     server: String,
 }
@@ -146,8 +147,12 @@ impl Filesystems {
         if !understood {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the list of mounts is not understood"));
         }
+        let views = Views::of(&self.root);
         let questions = mounts.iter().map(|mount| Question {
-            path: self.root.join(&mount.fs_file),
+            path: match &views {
+                Some(views) => views.of_mount(&mount.fs_file),
+                None => Some(self.root.join(&mount.fs_file)),
+            },
             server: server_of(&mount.fs_vfstype, &mount.fs_spec).to_owned(),
         });
         let answers = self.ask_all(questions.collect());
@@ -159,24 +164,28 @@ impl Filesystems {
         let mut helper = None;
         for question in &questions {
             let answer = self.ask(question, &mut helper);
-            if self.known.len() < MAX_KNOWN && answer.is_ok() {
-                self.known.insert(question.path.clone());
+            if let Some(path) = question.path.as_ref().filter(|_| self.known.len() < MAX_KNOWN && answer.is_ok()) {
+                self.known.insert(path.clone());
             }
             answers.push(answer);
         }
-        self.known.retain(|path| questions.iter().any(|question| question.path == *path));
+        self.known.retain(|path| questions.iter().any(|question| question.path.as_ref() == Some(path)));
         answers
     }
 
     fn ask(&mut self, question: &Question, helper: &mut Option<Helper>) -> io::Result<Usage> {
         let hangs = |why: &str| Err(io::Error::new(io::ErrorKind::TimedOut, why.to_owned()));
-        if self.stuck.contains_key(&question.path) {
+        let Some(path) = &question.path else {
+            let says = "nothing of it is mounted into the agent's container, so nobody can ask how full it is";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, says));
+        };
+        if self.stuck.contains_key(path) {
             return hangs("the mount does not answer");
         }
         if self.stuck.values().any(|(server, _)| *server == question.server) {
             return hangs("not asked, because another mount from there does not answer");
         }
-        let most = if self.known.contains(&question.path) { MAX_STUCK_AT_ALL } else { MAX_STUCK };
+        let most = if self.known.contains(path) { MAX_STUCK_AT_ALL } else { MAX_STUCK };
         if self.stuck.len() >= most {
             return Err(io::Error::other("not asked, because other mounts do not answer"));
         }
@@ -184,17 +193,57 @@ impl Filesystems {
             Some(asked) => asked,
             None => Helper::start(self.stat)?,
         };
-        match asked.ask(&question.path, self.answer_within) {
+        match asked.ask(path, self.answer_within) {
             Some(answer) => {
                 *helper = Some(asked);
                 answer
             }
             None => {
-                self.stuck.insert(question.path.clone(), (question.server.clone(), asked.done));
+                self.stuck.insert(path.clone(), (question.server.clone(), asked.done));
                 hangs("the mount does not answer")
             }
         }
     }
+}
+
+/// Where a container sees something of the host's filesystems. A path of the host below the root may be another filesystem
+/// there, its own: what counts is the device.
+struct Views {
+    /// Devices of the host's mounts, by mount point; what is mounted last at a place covers what was before.
+    host: HashMap<String, String>,
+    /// Mount points of this process, by device.
+    own: HashMap<String, PathBuf>,
+}
+
+impl Views {
+    /// None where paths below the root are the host's own, or those of a recorded tree.
+    fn of(root: &Root) -> Option<Self> {
+        if root.is_this_machine() || !root.is_this_kernel() {
+            return None;
+        }
+        let host = root.read("proc/1/mountinfo").ok()?;
+        let own = Root::new("/").read("proc/self/mountinfo").ok()?;
+        Some(Self::from(&host, &own))
+    }
+
+    fn from(host: &str, own: &str) -> Self {
+        let host = devices(host).map(|(device, at)| (at.to_owned(), device.to_owned())).collect();
+        let own = devices(own).map(|(device, at)| (device.to_owned(), PathBuf::from(at))).collect();
+        Self { host, own }
+    }
+
+    fn of_mount(&self, mountpoint: &str) -> Option<PathBuf> {
+        self.own.get(self.host.get(mountpoint)?).cloned()
+    }
+}
+
+/// Device and mount point of each line of a `mountinfo`. Places with spaces, which are escaped, are left out.
+fn devices(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (device, at) = (fields.next()?, fields.nth(1)?);
+        (device.contains(':') && !at.contains('\\')).then_some((device, at))
+    })
 }
 
 /// Whom a mount depends on: `server:/path` and `//server/share` of network filesystems, else the device itself.
@@ -372,6 +421,20 @@ mod tests {
             !filesystems.read().unwrap()[0].silent
         });
         assert!(answered && filesystems.stuck.is_empty());
+    }
+
+    #[test]
+    fn a_container_asks_where_it_sees_the_same_device_and_not_where_the_path_is_the_same() {
+        let host = "22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw\n40 22 259:3 / /var rw - xfs /dev/nvme0n1p3 rw\n41 22 0:50 / /data\\040x rw - nfs nas:/x rw\n";
+        let own = "900 800 0:99 / / ro - overlay overlay rw\n901 900 259:3 /lib/evergreen-agent /state rw - xfs /dev/nvme0n1p3 rw\n";
+        let views = Views::from(host, own);
+        assert_eq!(views.of_mount("/var"), Some(PathBuf::from("/state")));
+        assert_eq!(views.of_mount("/"), None, "the container's own root is another filesystem");
+        assert_eq!(views.of_mount("/data x"), None);
+        assert!(Views::of(&Root::new("/")).is_none() && Views::of(&Root::new("/nowhere")).is_none());
+        let mut filesystems = Filesystems::new(Root::new("/"));
+        let question = Question { path: None, server: String::new() };
+        assert!(filesystems.ask(&question, &mut None).unwrap_err().to_string().contains("container"));
     }
 
     #[test]

@@ -64,3 +64,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- define "evergreen.budgetApi" -}}
 {{- if semverCompare ">=1.21-0" .Capabilities.KubeVersion.Version -}}policy/v1{{- else -}}policy/v1beta1{{- end -}}
 {{- end }}
+
+{{/* Directories of the host that the agent reads, each once, as JSON. */}}
+{{- define "evergreen.hostFiles" -}}
+{{- $files := .Values.agent.hostFiles -}}
+{{- concat $files.filesystems $files.certificates (compact (list $files.runtimeSocket)) | uniq | toJson -}}
+{{- end }}
