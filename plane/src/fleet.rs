@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use evergreen_api::telemetry::{attribute, metric};
+use evergreen_api::telemetry::{attribute, metric, prediction};
 use serde::Serialize;
 
 use crate::{
     clock::rfc3339_ms,
     live::{Latest, Live},
+    predictions::{self, Prediction},
 };
 
 /// Silence after which a sender that has shown no interval yet is gone, milliseconds.
@@ -73,6 +74,8 @@ pub struct Node {
     pub provenance: Option<String>,
     /// What is raised, the worst first.
     pub problems: Vec<Problem>,
+    /// What is to be expected, the next first.
+    pub predictions: Vec<Prediction>,
 }
 
 /// How a node stands, from well to worst.
@@ -245,6 +248,16 @@ fn nodes(live: &Live, now_ms: i64, sites: &mut BTreeMap<String, Site>) {
             });
         }
     }
+    let mut foreseen: BTreeMap<(String, String), Vec<Prediction>> = BTreeMap::new();
+    for latest in live.of(prediction::NODE_PREDICTION) {
+        let Some(key) = key(&latest) else { continue };
+        // A node that is gone foresees nothing.
+        let holds = pulses.get(&key).is_some_and(|p| p.is_current(&latest) && !p.is_gone(now_ms));
+        if holds && latest.value.is_some() {
+            foreseen.entry(key).or_default().push(Prediction::of(&latest));
+        }
+    }
+    foreseen.values_mut().for_each(|all| predictions::sort(all));
     for (key, pulse) in &pulses {
         if now_ms - pulse.received_ms > FORGET_MS {
             continue;
@@ -278,6 +291,7 @@ fn nodes(live: &Live, now_ms: i64, sites: &mut BTreeMap<String, Site>) {
             energy_source: said(attribute::ENERGY_SOURCE),
             provenance: said(attribute::PROVENANCE),
             problems: raised,
+            predictions: foreseen.remove(key).unwrap_or_default(),
         });
     }
 }
@@ -449,6 +463,33 @@ mod tests {
         assert_eq!(sites, ["dc-b", "dc-c"]);
         assert_eq!(fleet.sites[0].in_quorum, Some(false));
         assert_eq!(t.fleet(NOW + 120_000).sites[0].in_quorum, None, "a silent controller says nothing");
+    }
+
+    #[test]
+    fn a_prediction_is_shown_with_its_times_until_an_export_leaves_it_out() {
+        let mut t = Teller::new();
+        let told = with(
+            &A1,
+            &[
+                (prediction::KIND, "DiskPressurePredicted"),
+                (prediction::SUBJECT, "/var"),
+                (prediction::LATEST, "2023-11-15T03:00:00Z"),
+                (prediction::EVIDENCE, "a\nb"),
+                (prediction::COUNT, "96"),
+            ],
+        );
+        for i in 0..2 {
+            t.say(NOW + i * 10_000, metric::CPU_UTILIZATION, &A1, 0.5);
+            t.say(NOW + i * 10_000, prediction::NODE_PREDICTION, &told, 1_700_010_000.0);
+        }
+        let all = predictions::list(t.fleet(NOW + 11_000));
+        assert_eq!((all.len(), all[0].node.as_str()), (1, "a1"));
+        let shown = &all[0].prediction;
+        assert_eq!(shown.expected.as_deref(), Some("2023-11-15T01:00:00.000Z"));
+        assert_eq!((shown.evidence.len(), shown.samples.count), (2, Some(96)));
+        assert!(predictions::list(t.fleet(NOW + 60_000)).is_empty(), "the node is gone");
+        t.say(NOW + 20_000, metric::CPU_UTILIZATION, &A1, 0.5);
+        assert!(predictions::list(t.fleet(NOW + 21_000)).is_empty(), "withdrawn");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! - [`live`], [`fleet`]: what is now.
 //! - [`incidents`]: what a trace says of an incident.
 //! - [`energy`]: exact joules out of counters.
+//! - [`predictions`]: what agents expect of their nodes.
 //! - [`api`], [`page`]: what people and programs see.
 
 pub mod api;
@@ -21,6 +22,7 @@ pub mod live;
 pub mod mesh;
 pub mod model;
 pub mod page;
+pub mod predictions;
 pub mod stats;
 pub mod store;
 

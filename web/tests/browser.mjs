@@ -187,6 +187,42 @@ try {
   });
 
   if (feed) {
+    for (const [locale, says] of Object.entries({
+      'en-GB': ['Predictions', 'Fills up', /in about 4 h 5\d min|in about 5 h/, 'Nothing is to be expected.'],
+      'zh-CN': ['预测', '即将耗尽', /约 4 h 5\d min 后|约 5 h 后/, '没有预测到的风险。'],
+    })) {
+      await check(`predictions are listed with their times, on the fleet and beside the node, in ${locale}`, async () => {
+        const { page, wrong, close } = await open(plane.web, { locale });
+        await page.goto(plane.web);
+        const board = page.locator('[data-predictions]');
+        await board.getByRole('heading', { name: says[0] }).waitFor();
+        const disk = board.locator('[data-prediction="/var/lib"]');
+        await disk.getByText(says[1]).waitFor();
+        assert.match(await disk.innerText(), says[2]);
+        await board.locator('[data-prediction]').first().locator('summary').click();
+        await board.getByText('6,096').waitFor();
+        const told = await (await fetch(`${plane.web}/api/v1/predictions`)).json();
+        assert.equal(await board.locator('[data-prediction]').count(), told.predictions.length);
+        assert.equal(told.predictions[0].samples.series, 'fs./var/lib.used_bytes');
+        await disk.getByRole('link', { name: 'dc-b-n1' }).click();
+        await page.locator('aside [data-prediction="mc0"]').waitFor();
+        await page.goto(`${plane.web}/#/fleet/dc-a/dc-a-n1`);
+        await page.locator('aside').getByText(says[3]).waitFor();
+        await close();
+        assert.deepEqual(wrong, []);
+      });
+    }
+
+    await check('a prediction that is withdrawn goes from the page without a reload', async () => {
+      const { page, wrong, close } = await open(plane.web, { locale: 'en-GB' });
+      await page.goto(plane.web);
+      await page.locator('[data-prediction="/var/lib"]').waitFor();
+      feed.predictions.clear();
+      await page.getByText('No node expects trouble.').waitFor();
+      await close();
+      assert.deepEqual(wrong, []);
+    });
+
     await check('a new incident appears and closes without a reload', async () => {
       const { page, wrong, close } = await open(plane.web, { locale: 'en-GB' });
       await page.goto(`${plane.web}/#/incidents`);

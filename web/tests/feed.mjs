@@ -32,6 +32,7 @@ export class Feed {
       })),
     );
     this.problems = new Map();
+    this.predictions = new Map();
     this.sites = new Map(SITES.map((site) => [site, { inQuorum: true, epoch: 7, silent: false }]));
     this.holders = [
       ['shop.checkout', 'dc-a', 7],
@@ -110,6 +111,10 @@ export class Feed {
         metrics.push(gauge('evergreen.node.problem', '1', 1, attributes));
       }
       metrics.push(...this.mesh(node, gauge, ms));
+      for (const { expected, ...told } of this.predictions.get(node.name) ?? []) {
+        const attributes = Object.entries(told).map(([key, value]) => text(`evergreen.prediction.${key}`, value));
+        metrics.push(gauge('evergreen.node.prediction', 's', expected, attributes));
+      }
       if (Math.round(ms / STEP) % 6 === 0) metrics.push(counter('k8s.pod.energy', this.pods(node, watts)));
       resourceMetrics.push({
         resource: { attributes: [text('service.name', 'evergreen-agent'), text('evergreen.site', node.site), text('k8s.node.name', node.name)] },
@@ -304,6 +309,11 @@ export class Feed {
     await this.nodeIncident({ at: now - 21 * 60_000, site: 'dc-b', node: b3.name, kind: 'FilesystemReadOnly', severity: 'fatal', title: `Root file system read-only on ${b3.name}`, evidence: ['EXT4-fs (vda1): Remounting filesystem read-only'], verdict: 'failed' });
     this.problems.set(b3.name, [['FilesystemReadOnly', 'fatal', 'EXT4-fs (vda1): Remounting filesystem read-only']]);
     this.problems.set(b1.name, [['MemoryHardwareError', 'degraded', '12 corrected memory errors in DIMM_A2 within an hour'], ['DiskPressurePredicted', 'warning', '/var/lib fills up in about 5 hours']]);
+    const at = (minutes) => new Date(now + minutes * 60_000).toISOString().replace(/\.\d+Z/, 'Z');
+    this.predictions.set(b1.name, [
+      { expected: Math.round(now / 1000) + 5 * 3600, basis: 'timeToLimit', kind: 'DiskPressurePredicted', subject: '/var/lib', summary: '/var/lib will be full', method: 'median slope and spread of block maxima over 17 h, 90 % interval', made: at(-90), earliest: at(270), latest: at(340), evidence: '812.4 GiB of 900.0 GiB used\ngrows by 17.5 GiB an hour over the last 17 h (16 points)', series: 'fs./var/lib.used_bytes', from: at(-1020), to: at(-4), count: 6096 },
+      { expected: 0, basis: 'errorTrend', kind: 'MemoryHardwareError', subject: 'mc0', summary: 'corrected memory errors of mc0 become more', method: 'binomial test of 6 h against 7 d, by minutes with errors', made: at(-40), evidence: 'minutes with errors: 12 in the last 6 h, 2 in the 7 d before', series: 'edac.mc0.ce', from: at(-10440), to: at(-40), count: 10440 },
+    ]);
     this.problems.set(a2.name, [['ClockUnsynchronized', 'warning', 'clock has no source for 9 minutes']]);
     const open = await this.nodeIncident({ at: now - 3400, site: 'dc-b', node: b1.name, kind: 'MemoryHardwareError', severity: 'degraded', title: `Memory errors on ${b1.name}`, evidence: ['EDAC MC0: 12 CE memory read error on CPU_SrcID#0_MC#0_Chan#1_DIMM#0'], verdict: null });
     await this.tick();

@@ -1,0 +1,25 @@
+//! GET /api/v1/predictions: what agents predict of their nodes now, what comes first is first.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+
+use super::Shared;
+use crate::{
+    clock::{now_ms, rfc3339_ms},
+    fleet::fleet,
+    predictions::{Placed, list},
+};
+
+#[derive(Serialize)]
+pub(super) struct Answer {
+    generated_at: String,
+    predictions: Vec<Placed>,
+}
+
+pub(super) async fn get(State(shared): State<Shared>) -> Json<Answer> {
+    let now_ms = now_ms();
+    let predictions = list(fleet(&shared.live, now_ms, &BTreeMap::new()));
+    Json(Answer { generated_at: rfc3339_ms(now_ms), predictions })
+}
