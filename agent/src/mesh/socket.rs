@@ -128,7 +128,8 @@ fn send(socket: &UdpSocket, entry: &mut Entry, now: Duration, secret: u64, numbe
     let headers = if entry.address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
     *number += 1;
     // A large one instead of every other small one, while the small ones come back.
-    let is_turn = std::mem::replace(&mut entry.may_be_large, !entry.may_be_large);
+    let is_turn = entry.may_be_large;
+    entry.may_be_large = !is_turn;
     while let Some(packet) = entry.path.mtu.next(now, entry.path.is_well(now)).filter(|_| is_turn) {
         let bytes = wire::probe(*number, secret, packet.saturating_sub(headers) as usize);
         match socket.try_send_to(&bytes, entry.address) {
