@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A report is told when the log pauses, or after this long at the latest: its lines then are evidence.
-const TELL_WITHIN: Duration = Duration::from_millis(300);
+const TELL_WITHIN: Duration = Duration::from_millis(150);
 /// Pause before a log that cannot be opened is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
 
