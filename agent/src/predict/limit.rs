@@ -228,7 +228,8 @@ mod tests {
         assert!(changes.iter().all(|(_, told)| *told) && changes.len() < 20, "{changes:?}");
         let told = limited.told().unwrap();
         let full = 1_700_000_000_000_i64 + 24 * 3_600_000;
-        assert!((told.expected_ms.unwrap() - full).abs() < 5 * 60_000, "{told:?}");
+        // Told ten hours ahead, on half hours, and right enough not to be stated anew.
+        assert!((told.expected_ms.unwrap() - full).abs() < 20 * 60_000, "{told:?}");
         assert!(told.earliest_ms.unwrap() <= full && told.latest_ms.unwrap() >= full, "{told:?}");
         assert!(told.evidence[1].contains("GiB an hour"), "{told:?}");
         assert!(limited.bytes() <= 4096, "{}", limited.bytes());
@@ -250,7 +251,7 @@ mod tests {
         let after = play(&mut limited, 1200..3000, |_| 944.0);
         let withdrawn = after.iter().position(|(_, told)| !told).unwrap();
         assert_eq!(withdrawn + 1, after.len(), "{after:?}");
-        assert!(after[withdrawn].0 < 1200 + 240, "{after:?}");
+        assert!(after[withdrawn].0 < 1200 + 300, "{after:?}");
     }
 
     #[test]
