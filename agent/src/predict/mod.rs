@@ -57,7 +57,14 @@ pub struct Told {
 }
 
 impl Told {
-    fn shown(&self, kind: ProblemKind, basis: PredictionBasis, subject: &str, summary: String, series: &str) -> NodePrediction {
+    fn shown(
+        &self,
+        kind: ProblemKind,
+        basis: PredictionBasis,
+        subject: &str,
+        summary: String,
+        series: &str,
+    ) -> NodePrediction {
         NodePrediction {
             kind,
             basis,
