@@ -250,7 +250,7 @@ impl Reviews {
         let api: Api<TokenReview> = Api::all(self.client.clone());
         let review = TokenReview {
             metadata: ObjectMeta::default(),
-            spec: TokenReviewSpec { token: Some(token.to_owned()), ..TokenReviewSpec::default() },
+            spec: TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() },
             status: None,
         };
         let status = match api.create(&PostParams::default(), &review).await {
