@@ -124,7 +124,7 @@ fn a_crash_that_was_cut_anywhere_is_one_report_or_none_but_never_two() {
     }
     let from = |text: &str| &CRASH[CRASH.find(text).expect("it is there")..];
     // The end alone tells that there was something.
-    let cut = &from("[  100.000014]")[..];
+    let cut = from("[  100.000014]");
     assert_eq!(detect(cut)[0].kind, ProblemKind::KernelPanic);
     let end = lines[7..14].join("\n");
     assert_eq!(detect(&end)[0].summary, "the end of a kernel report whose beginning is missing");
