@@ -61,7 +61,7 @@ fn write(directory: &Path, nodes: i64, days: i64, pods: i64) -> Result<i64, Box<
                 labels.insert(attribute::PROVENANCE.into(), json!(if measured { "measured" } else { "estimated" }));
                 extra.iter().for_each(|(key, value)| drop(labels.insert((*key).into(), json!(value))));
                 let text = Value::Object(labels).to_string();
-                series.execute(params![id, i64::to_le_bytes(id), name_of, text, site, name, END_MS])?;
+                series.execute(params![id, i128::from(id).to_le_bytes(), name_of, text, site, name, END_MS])?;
                 let mut at = from;
                 while at < to {
                     // Watts over an hour are 3600 joules each.
