@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use evergreen_api::resources::all_crds;
-use evergreen_twin::{DEVIATIONS, HostSpec, NodeSpec, SimulatedHost, Timing, Twin};
+use evergreen_twin::{DEVIATIONS, HostSpec, NodeSpec, SimulatedHost, Timing, Twin, story};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,30 @@ use crate::{
 pub enum TwinCommand {
     /// Serve a simulated data center on loopback, until Ctrl-C.
     Serve(ServeArgs),
+    /// Play stories of what happens to a data center, in virtual time.
+    Story(StoryArgs),
+}
+
+/// Play stories.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    evergreen twin story twin/stories/node-lost.yaml\n  \
+    evergreen twin story --all                            every story of twin/stories\n  \
+    evergreen twin story --sentences                      the sentences that a story is made of\n\n\
+    Exit code 1 means that something was not as the story says; 2 that a story cannot be read.")]
+pub struct StoryArgs {
+    /// Story files.
+    #[arg(required_unless_present_any = ["all", "sentences"])]
+    files: Vec<PathBuf>,
+    /// Every *.yaml of the folder.
+    #[arg(long, env = "EVERGREEN_ALL", conflicts_with = "files")]
+    all: bool,
+    /// Folder for --all.
+    #[arg(long, env = "EVERGREEN_STORIES", default_value = "twin/stories")]
+    folder: PathBuf,
+    /// Print the sentences that are understood, and end.
+    #[arg(long, env = "EVERGREEN_SENTENCES")]
+    sentences: bool,
 }
 
 /// Serve a simulated data center.
@@ -65,6 +89,42 @@ pub fn run(command: TwinCommand) -> Outcome {
             Ok(())
         }
         TwinCommand::Serve(args) => block_on(serve(args)),
+        TwinCommand::Story(args) if args.sentences => {
+            for (list, sentences) in [("given", story::GIVEN), ("when", story::WHEN), ("then", story::THEN)] {
+                println!("{list}:");
+                sentences.iter().for_each(|sentence| println!("  {sentence}"));
+            }
+            Ok(())
+        }
+        TwinCommand::Story(args) => stories(args),
+    }
+}
+
+fn stories(args: StoryArgs) -> Outcome {
+    let mut files = args.files;
+    if args.all {
+        let entries = std::fs::read_dir(&args.folder).map_err(|error| {
+            Failure::usage(format_args!("cannot read {}: {error}", args.folder.display()))
+                .remedy("--folder with the folder of the stories")
+        })?;
+        files.extend(entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")));
+        files.sort();
+    }
+    let mut wrong = 0;
+    for file in &files {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", file.display())))?;
+        let story = story::parse(&text).map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
+        // A clock of its own for each story: it stands still until nothing is left to do, then jumps.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.context("cannot start the runtime")?;
+        let told = runtime.block_on(story::play(&story)).map_err(anyhow::Error::msg)?;
+        println!("{}", told.text);
+        wrong += told.wrong.len();
+    }
+    match wrong {
+        0 => Ok(()),
+        n => Err(anyhow::anyhow!("{n} sentences were not so; they are marked NOT above").into()),
     }
 }
 
