@@ -1,6 +1,8 @@
 //! Rules of a running agent change: what a rule raised that stays keeps its state, what a rule raised that goes disappears,
 //! a wrong file changes nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     fs::{self, OpenOptions},
     io::{Read, Write},

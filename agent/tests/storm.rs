@@ -1,5 +1,7 @@
 //! Storms in the kernel log: what is lost is told from what was seen, first and last stay, memory stays, the reader lives.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     io,
     sync::{
