@@ -366,6 +366,19 @@ impl Call<'_> {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         meta::metadata_mut(&mut applied).insert("name".to_owned(), json!(self.target.name));
+        if let Some(message) = self.resource.message {
+            let unknown = crate::objects::typed::normalise(message, &mut applied.clone()).unwrap_or_default();
+            if let Some(path) = unknown.first() {
+                let why = format!(
+                    "failed to create typed patch object ({}/{}; {}, Kind={}): .{path}: field not declared in schema",
+                    self.target.namespace,
+                    self.target.name,
+                    self.resource.api_version(),
+                    self.resource.kind
+                );
+                return Err(ApiError::new(500, "", why));
+            }
+        }
         let (time, api_version) = (self.server.clock().seconds(), self.resource.api_version());
         let writer = Writer { manager: &self.manager, api_version: &api_version, subresource, time: &time };
         let force = self.parameter("force") == Some("true");

@@ -26,6 +26,9 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
             default_tolerations(object, server.default_toleration_seconds());
             let spec = &mut object["spec"];
             default(spec, "enableServiceLinks", json!(true));
+            let account = spec["serviceAccountName"].as_str().unwrap_or("default").to_owned();
+            default(spec, "serviceAccountName", json!(account));
+            default(spec, "serviceAccount", json!(account));
             default(spec, "priority", json!(0));
             default(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
         }
@@ -241,12 +244,9 @@ pub fn validate(resource: &Resource, _old: Option<&Value>, object: &Value) -> Ve
                 let why = format!("Invalid value: {shown}: `selector` does not match template `labels`");
                 causes.push(cause("spec.template.metadata.labels", "FieldValueInvalid", &why));
             }
-            if meta::integer(object, &["spec", "replicas"]).is_some_and(|n| n < 0) {
-                causes.push(cause(
-                    "spec.replicas",
-                    "FieldValueInvalid",
-                    "Invalid value: must be greater than or equal to 0",
-                ));
+            if let Some(n) = meta::integer(object, &["spec", "replicas"]).filter(|n| *n < 0) {
+                let why = format!("Invalid value: {n}: must be greater than or equal to 0");
+                causes.push(cause("spec.replicas", "FieldValueInvalid", &why));
             }
         }
         ("", "services") => {

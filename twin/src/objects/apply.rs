@@ -166,6 +166,9 @@ pub fn apply(
         let mut dropped = owners[index].fields.clone();
         dropped.remove(&wanted);
         owners.iter().enumerate().filter(|(i, _)| *i != index).for_each(|(_, o)| dropped.remove(&o.fields));
+        dropped.spare_holders_of(&wanted);
+        let others = owners.iter().enumerate().filter(|(i, _)| *i != index);
+        others.for_each(|(_, o)| dropped.spare_holders_of(&o.fields));
         dropped.erase_from(&mut merged);
     }
     match previous {
@@ -187,8 +190,14 @@ pub fn track(old: Option<&Value>, new: &mut Value, schema: &Schema<'_>, writer: 
         None => (FieldSet::of_new(new, schema), FieldSet::default()),
         Some(old) => FieldSet::changes(old, new, schema),
     };
-    let (changed, removed) = (owned(changed), owned(removed));
-    let mut owners = read_owners(old.unwrap_or(&Value::Null));
+    let (mut changed, removed) = (owned(changed), owned(removed));
+    if old.is_none() {
+        // A new object's status is the server's, whatever was sent.
+        changed.forget(&["status"]);
+    }
+    // A client may rewrite the owners themselves, as kubectl does when an object moves to server-side apply.
+    let given = old.is_some() && !meta::list(new, &["metadata", "managedFields"]).is_empty();
+    let mut owners = read_owners(if given { new } else { old.unwrap_or(&Value::Null) });
     if changed.is_empty() && removed.is_empty() {
         write_owners(new, &owners);
         return;
@@ -331,6 +340,17 @@ mod tests {
         track(Some(&one), &mut edited, &schema, &writer("edit"));
         let refused = apply(Some(&edited), &config(json!({"a":"1"})), &schema, &writer("one"), false).unwrap_err();
         assert_eq!(refused[0].manager, "edit");
+    }
+
+    #[test]
+    fn a_map_that_was_owned_itself_stays_for_what_is_still_in_it() {
+        let schema = Schema::builtin("v1", "ConfigMap");
+        let mut made = config(json!({"a":"1","b":"2"}));
+        track(None, &mut made, &schema, &writer("kubectl"));
+        // As kubectl does it when an object moves from updates to server-side apply.
+        made["metadata"]["managedFields"][0]["operation"] = json!("Apply");
+        let less = apply(Some(&made), &config(json!({"a":"1"})), &schema, &writer("kubectl"), false).unwrap();
+        assert_eq!(less["data"], json!({"a":"1"}));
     }
 
     #[test]

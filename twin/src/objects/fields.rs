@@ -136,6 +136,16 @@ impl FieldSet {
         }
     }
 
+    /// Takes out of this set the maps and lists that hold something of the other set: what is kept in them keeps them.
+    pub fn spare_holders_of(&mut self, kept: &FieldSet) {
+        for (step, below) in &mut self.children {
+            if let Some(theirs) = kept.children.get(step).filter(|t| !t.is_empty()) {
+                below.member = false;
+                below.spare_holders_of(theirs);
+            }
+        }
+    }
+
     /// The paths that both sets hold.
     pub fn common(&self, other: &FieldSet) -> FieldSet {
         let mut set = FieldSet { member: self.member && other.member, children: BTreeMap::new() };

@@ -95,6 +95,8 @@ fn merge_list(target: &mut Value, patch: &[Value], schema: &Schema<'_>) -> Resul
             }
         }
         ListKind::Map(keys) => {
+            let order: Vec<Value> = items.clone();
+            let mut added_items = Vec::new();
             for change in patch {
                 let same = |item: &Value| keys.iter().all(|k| item.get(k) == change.get(k));
                 if change["$patch"] == "delete" {
@@ -106,12 +108,34 @@ fn merge_list(target: &mut Value, patch: &[Value], schema: &Schema<'_>) -> Resul
                 } else {
                     let mut added = Value::Object(Map::new());
                     strategic_merge(&mut added, change, &schema.item())?;
-                    items.push(added);
+                    added_items.push(added);
                 }
             }
+            items.append(&mut added_items);
+            *items = in_merged_order(std::mem::take(items), &order, patch, &keys);
         }
     }
     Ok(())
+}
+
+/// Items of the patch in its order and the others in theirs; of one of each, the one that stood first comes first, and
+/// what is new comes before what was there.
+fn in_merged_order(items: Vec<Value>, live: &[Value], patch: &[Value], keys: &[String]) -> Vec<Value> {
+    let place = |list: &[Value], item: &Value| list.iter().position(|o| keys.iter().all(|k| o.get(k) == item.get(k)));
+    let (mut patched, others): (Vec<Value>, Vec<Value>) = items.into_iter().partition(|i| place(patch, i).is_some());
+    patched.sort_by_key(|item| place(patch, item));
+    let (mut patched, mut others) = (patched.into_iter().peekable(), others.into_iter().peekable());
+    let mut merged = Vec::new();
+    while let (Some(new), Some(old)) = (patched.peek(), others.peek()) {
+        let old_first = match (place(live, new), place(live, old)) {
+            (Some(new), Some(old)) => old < new,
+            _ => false,
+        };
+        merged.extend(if old_first { others.next() } else { patched.next() });
+    }
+    merged.extend(patched);
+    merged.extend(others);
+    merged
 }
 
 fn reorder(items: &mut [Value], order: &[Value], kind: &ListKind<'_>) {
@@ -155,7 +179,7 @@ mod tests {
             json!({"status":{"conditions":[{"type":"OutOfMemory","status":"True"},{"type":"Ready","status":"False"}]}});
         assert_eq!(
             merged(node, patch, "Node"),
-            json!({"status":{"conditions":[{"type":"Ready","status":"False"},{"type":"OutOfMemory","status":"True"}]}})
+            json!({"status":{"conditions":[{"type":"OutOfMemory","status":"True"},{"type":"Ready","status":"False"}]}})
         );
     }
 
