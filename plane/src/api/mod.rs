@@ -57,7 +57,6 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/fleet", get(fleet::get))
         .route("/api/v1/mesh", get(mesh::get))
         .route("/api/v1/predictions", get(predictions::get))
-        .route("/api/v1/mesh", get(mesh::get))
         .route("/api/v1/incidents", get(incidents::list))
         .route("/api/v1/incidents/{trace_id}", get(incidents::one))
         .route("/api/v1/traces/{trace_id}", get(incidents::trace))

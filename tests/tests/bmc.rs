@@ -1,0 +1,256 @@
+//! Power out of band: a real controller asks simulated BMCs (pyghmi's, over real IPMI), tells a real agent, and accounts
+//! for the node that has none.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use evergreen_api::{names, resources::all_crds};
+use evergreen_tests::{
+    agent::Host,
+    http,
+    programs::{Process, free_port, program, tool},
+    root,
+    skip::skipped,
+    wait::eventually,
+};
+use evergreen_twin::{NodeSpec, Served, Twin};
+use kube::{Api, Client, api::PostParams};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use serde_json::{Value, json};
+
+const BOUND: Duration = Duration::from_secs(60);
+const PASSWORD: &str = "hunter2-secret";
+
+/// Python with pyghmi, or a line in the list of what was skipped.
+fn python(check: &str) -> Option<PathBuf> {
+    let venv = root().join("target/tools/venv");
+    let libs = std::fs::read_dir(venv.join("lib")).into_iter().flatten().flatten();
+    let found = libs.map(|lib| lib.path().join("site-packages/pyghmi")).any(|path| path.is_dir());
+    if !found {
+        skipped(check, "no pyghmi in target/tools/venv (make setup)");
+    }
+    found.then(|| venv.join("bin/python3"))
+}
+
+/// A BMC whose machine takes so many watts; its port.
+async fn bmc(python: &Path, name: &str, suite: &str, watts: u32, dir: &Path) -> (Process, u16) {
+    let state = dir.join(format!("{name}.json"));
+    std::fs::write(&state, json!({"watts": watts, "power": "on"}).to_string()).expect("a file");
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port").port();
+    let mut command = Command::new(python);
+    command.arg(root().join("bmc/tests/parts/ipmi_bmc.py")).args([port.to_string().as_str(), suite]).arg(&state);
+    let process = Process::start(&format!("bmc-{name}"), command, dir).expect("a BMC");
+    eventually("the BMC listens", BOUND, || async {
+        if process.log_tail().contains("listening") { Ok(()) } else { Err(process.log_tail()) }
+    })
+    .await;
+    (process, port)
+}
+
+async fn create(client: &Client, kind: &'static str, group: &str, version: &str, mut object: Value) {
+    let resource = kube::api::ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind));
+    object["apiVersion"] = json!(resource.api_version);
+    object["kind"] = json!(kind);
+    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).map(str::to_owned);
+    let object: kube::api::DynamicObject = serde_json::from_value(object).expect("an object");
+    let api = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    api.create(&PostParams::default(), &object).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+}
+
+async fn prepare(client: &Client, served: &Served, inventory: &str) {
+    for crd in all_crds() {
+        let crd = serde_json::to_value(crd).expect("a CRD is plain data");
+        create(client, "CustomResourceDefinition", "apiextensions.k8s.io", "v1", crd).await;
+    }
+    let namespace = names::SYSTEM_NAMESPACE;
+    create(client, "Namespace", "", "v1", json!({"metadata": {"name": namespace}})).await;
+    let map = |name: &str, key: &str, value: &str| json!({"metadata": {"name": name, "namespace": namespace}, "data": {key: value}});
+    create(client, "ConfigMap", "", "v1", map(names::ASSIGNMENTS, "register", "{}")).await;
+    create(client, "ConfigMap", "", "v1", map("evergreen-bmc", "inventory.yaml", inventory)).await;
+    let secret =
+        |name: &str, data: Value| json!({"metadata": {"name": name, "namespace": namespace}, "stringData": data});
+    let login = json!({"username": "monitor", "password": PASSWORD});
+    create(client, "Secret", "", "v1", secret("bmc-monitor", login)).await;
+    let kubeconfig = json!({"kubeconfig": served.kubeconfig("controller:dc-a")});
+    create(client, "Secret", "", "v1", secret("evergreen-site-dc-a", kubeconfig)).await;
+    let spec = json!({"profile": "fast", "apiServer": {"kubeconfigSecret": "evergreen-site-dc-a"}});
+    create(client, "DataCenter", "evergreen.dev", "v1alpha1", json!({"metadata": {"name": "dc-a"}, "spec": spec}))
+        .await;
+}
+
+fn certificates(dir: &Path) {
+    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate().expect("a key");
+    let certificate = authority.self_signed(&key).expect("a certificate");
+    std::fs::write(dir.join("ca.crt"), certificate.pem()).expect("a file");
+    let issuer = Issuer::new(authority, key);
+    for (name, usage) in
+        [("server", ExtendedKeyUsagePurpose::ServerAuth), ("agent", ExtendedKeyUsagePurpose::ClientAuth)]
+    {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        std::fs::write(dir.join(format!("{name}.crt")), certificate.pem()).expect("a file");
+        std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
+    }
+}
+
+/// The first line of a Prometheus text with that beginning and all of those labels.
+fn line<'a>(text: &'a str, name: &str, labels: &[&str]) -> Option<&'a str> {
+    text.lines().find(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)))
+}
+
+fn value(line: &str) -> f64 {
+    line.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(f64::NAN)
+}
+
+#[tokio::test]
+async fn wall_power_reaches_the_agent_and_a_node_without_one_is_the_sites() {
+    let Some(python) = python("bmc: power out of band, from BMC to agent") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| dir.path().join(name);
+    certificates(dir.path());
+    let (first, second) =
+        (bmc(&python, "one", "17", 333, dir.path()).await, bmc(&python, "two", "3", 222, dir.path()).await);
+    let inventory = format!(
+        "nodes:\n- {{node: n-1, address: 'ipmi://127.0.0.1:{}', secret: bmc-monitor}}\n\
+         - {{node: n-2, address: 'ipmi://127.0.0.1:{}', secret: bmc-monitor}}\n\
+         - {{node: n-3, address: 'ipmi://192.0.2.7', secret: bmc-monitor}}\n\
+         - {{node: n-4, address: 'ipmi://127.0.0.2', secret: absent}}\n",
+        first.1, second.1
+    );
+    let mut twin = Twin::builder("dc-a");
+    for name in ["n-1", "n-2", "n-3", "n-4"] {
+        twin = twin.node(NodeSpec::new(name));
+    }
+    let twin = twin.build();
+    let served = twin.serve(([127, 0, 0, 1], 0).into()).await.expect("a loopback port");
+    prepare(&twin.client("test"), &served, &inventory).await;
+    std::fs::write(file("controller.kubeconfig"), served.kubeconfig("controller:dc-a")).expect("a kubeconfig");
+    std::fs::write(file("agent.kubeconfig"), served.kubeconfig("agent:n-1")).expect("a kubeconfig");
+    let (endpoint, metrics, listen) = (free_port(), free_port(), free_port());
+
+    let mut command = Command::new(program("evergreen-controller"));
+    command.args(["--site", "dc-a", "--kubeconfig"]).arg(file("controller.kubeconfig"));
+    command.args(["--bmc-allow", "127.0.0.0/8", "--bmc-interval", "1s"]);
+    command.arg("--metrics-listen").arg(format!("127.0.0.1:{metrics}"));
+    command.arg("--listen").arg(format!("127.0.0.1:{endpoint}"));
+    command.arg("--tls-cert").arg(file("server.crt")).arg("--tls-key").arg(file("server.key"));
+    command.arg("--tls-client-ca").arg(file("ca.crt")).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    command.env("RUST_LOG", "debug");
+    let _controller = Process::start("controller", command, dir.path()).expect("a controller");
+    let host = Host::boot("n-1", dir.path());
+    let mut command = Command::new(program("evergreen-agent"));
+    command.args(["--node-name", "n-1", "--site", "dc-a", "--sample-interval", "200ms", "--root"]).arg(&host.root);
+    command.arg("--listen").arg(format!("127.0.0.1:{listen}")).arg("--kubeconfig").arg(file("agent.kubeconfig"));
+    command.arg("--state-dir").arg(file("state")).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("RUST_LOG", "debug");
+    command.arg("--site-endpoint").arg(format!("https://localhost:{endpoint}"));
+    command.arg("--site-ca").arg(file("ca.crt")).arg("--site-cert").arg(file("agent.crt"));
+    command.arg("--site-key").arg(file("agent.key"));
+    let _agent = Process::start("agent", command, dir.path()).expect("an agent");
+
+    let site = format!("http://127.0.0.1:{metrics}/metrics");
+    let told = eventually("the site knows all four nodes, and that n-1 has an agent", BOUND, || async {
+        let (_, text) = http::get(&site).await?;
+        let both = [("n-1", 333.0), ("n-2", 222.0)].into_iter().all(|(node, watts)| {
+            line(&text, "evergreen_bmc_power", &[node, "ipmi-dcmi"]).is_some_and(|line| value(line) == watts)
+        });
+        let words = line(&text, "evergreen_bmc_state", &["n-3", "not_allowed"]).is_some()
+            && line(&text, "evergreen_bmc_state", &["n-4", "configuration"]).is_some();
+        let without = line(&text, "hw_host_power", &["n-2"]).is_some_and(|line| value(line) == 222.0);
+        let with = line(&text, "hw_host_power", &["n-1"]).is_none();
+        if both && words && without && with { Ok(text) } else { Err(text) }
+    })
+    .await;
+    assert!(line(&told, "hw_host_power", &["measured", "ipmi-dcmi", "n-2"]).is_some(), "{told}");
+
+    let node = format!("http://127.0.0.1:{listen}/metrics");
+    let agent = eventually("the agent uses the power that the site tells", BOUND, || async {
+        let (_, text) = http::get(&node).await?;
+        let power = line(&text, "hw_host_power", &["ipmi-dcmi"]).map(value);
+        if power.is_some_and(|watts| (watts - 333.0).abs() < 1.0) { Ok(text) } else { Err(format!("{power:?}")) }
+    })
+    .await;
+    for text in [&told, &agent] {
+        assert!(!text.contains(PASSWORD), "no password in metrics");
+    }
+    for log in ["controller.log", "agent.log"] {
+        let text = std::fs::read_to_string(file(log)).expect("a log");
+        assert!(!text.contains(PASSWORD), "no password in {log}, at debug level either");
+    }
+}
+
+#[tokio::test]
+async fn a_person_can_check_a_bmc_and_is_told_what_is_wrong() {
+    let Some(python) = python("bmc: evergreen bmc check") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_bmc, port) = bmc(&python, "one", "17", 287, dir.path()).await;
+    let check = |password: &str, port: u16| {
+        let file = dir.path().join("password");
+        std::fs::write(&file, format!("{password}\n")).expect("a file");
+        let mut command = Command::new(program("evergreen"));
+        command.args(["bmc", "check", "--json", "--username", "monitor", "--password-file"]).arg(&file);
+        let output = command.arg("--address").arg(format!("ipmi://127.0.0.1:{port}")).output().expect("it runs");
+        let printed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let all = format!("{printed} {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!all.contains(password), "no password in what is printed");
+        (output.status.code(), printed, all)
+    };
+    let (code, found, _) = check(PASSWORD, port);
+    assert_eq!(code, Some(0), "{found}");
+    assert_eq!((&found["usable"], &found["reading"]["milliwatts"]), (&json!(true), &json!(287_000)));
+    assert_eq!(found["power_state"], json!("on"));
+    let (code, found, all) = check("wrong-password", port);
+    assert_eq!((code, &found["word"]), (Some(1), &json!("credentials")), "{all}");
+    assert!(all.contains("lock"), "{all}");
+    let (code, found, _) = check(PASSWORD, free_port());
+    assert_eq!((code, &found["word"]), (Some(3), &json!("unreachable")));
+}
+
+#[test]
+fn the_chart_gives_rights_for_the_named_secrets_only_and_none_without_a_network() {
+    let Some(helm) = tool("helm") else {
+        skipped("bmc: the chart's rights", "no helm (make setup)");
+        return;
+    };
+    let render = |flags: &[&str]| evergreen_tests::chart::template(&helm, flags);
+    let plain = render(&[]).expect("it renders");
+    assert!(!plain.contains("controller-bmc") && !plain.contains("--bmc-allow"));
+    let flags = ["--set", "bmc.allow={10.20.0.0/24}", "--set", "bmc.secrets={bmc-monitor}"];
+    let objects = evergreen_tests::chart::objects(&render(&flags).expect("it renders"));
+    let role = objects.iter().find(|o| {
+        o["kind"].as_str() == Some("Role") && o["metadata"]["name"].as_str() == Some("evergreen-controller-bmc")
+    });
+    let rules = serde_json::to_value(&role.expect("a role")["rules"]).expect("plain data");
+    assert_eq!(
+        rules,
+        json!([
+            {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["evergreen-bmc"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["bmc-monitor"], "verbs": ["get"]},
+        ])
+    );
+    for (wrong, place) in [
+        (vec!["--set", "bmc.allow={example.com}"], "bmc"),
+        (vec!["--set", "bmc.nodes[0].node=n,bmc.nodes[0].address=ipmi://10.0.0.1,bmc.nodes[0].secret=s"], "bmc.allow"),
+        (
+            [
+                &flags[..],
+                &["--set", "bmc.nodes[0].node=n,bmc.nodes[0].address=ipmi://10.0.0.1,bmc.nodes[0].secret=other"][..],
+            ]
+            .concat(),
+            "bmc.secrets does not name",
+        ),
+    ] {
+        let error = render(&wrong).expect_err("it is refused");
+        assert!(error.contains(place), "{error}");
+    }
+}
