@@ -1,0 +1,87 @@
+//! The same requests to a twin and to a real API server: status, body and watch events have to be the same.
+//!
+//! What differs is named in `tests/data/twin/known.yaml` with its reason, and shown in `docs/twin-deviations.md`, which
+//! this suite writes when `EVERGREEN_WRITE_DEVIATIONS` is set. A difference that is not named fails the suite, and so does
+//! a name for a difference that is no more.
+
+mod normal;
+mod play;
+mod report;
+mod script;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use evergreen_tests::{root, skip::skipped};
+use evergreen_twin::Twin;
+
+const CHECK: &str = "twin: differential suite";
+
+/// A real API server without controllers, so that nothing changes between two requests.
+struct Real {
+    kubeconfig: PathBuf,
+    kit: Option<PathBuf>,
+}
+
+impl Real {
+    /// The one that `EVERGREEN_REAL_API` names by its kubeconfig, or one of the kit beside the checkout.
+    fn start() -> Option<Real> {
+        if let Some(path) = std::env::var_os("EVERGREEN_REAL_API") {
+            return Some(Real { kubeconfig: path.into(), kit: None });
+        }
+        let Some(kit) =
+            ["../shared/kube/cluster", "shared/kube/cluster"].map(|p| root().join(p)).into_iter().find(|p| p.is_file())
+        else {
+            skipped(
+                CHECK,
+                "no kit with a real API server; set EVERGREEN_REAL_API to a kubeconfig of one without controllers",
+            );
+            return None;
+        };
+        let answer = Command::new(&kit).args(["up", NAME, "29700", "--no-controllers"]).output().unwrap();
+        let path = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        Some(Real { kubeconfig: path.into(), kit: Some(kit) })
+    }
+}
+
+const NAME: &str = "twin-differential";
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        if let Some(kit) = &self.kit {
+            let _ = Command::new(kit).args(["down", NAME]).output();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_twin_answers_as_a_real_api_server_does() {
+    if std::env::var_os("EVERGREEN_WRITE_DEVIATIONS").is_none()
+        && std::env::var_os("EVERGREEN_TEST_DIFFERENTIAL").is_none()
+    {
+        skipped(CHECK, "takes minutes; make twin-deviations runs it");
+        return;
+    }
+    let script = script::read();
+    let Some(server) = Real::start() else { return };
+    let config = kube::config::Kubeconfig::read_from(&server.kubeconfig).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
+    let real = kube::Client::try_from(config).unwrap();
+    let twin = Twin::builder("dc-a").build();
+    let own = twin.client("admin");
+    let mut results = Vec::new();
+    for sequence in &script.sequences {
+        if std::env::var("EVERGREEN_ONLY").is_ok_and(|only| !sequence.name.contains(&only)) {
+            continue;
+        }
+        let namespace = play::namespace(results.len());
+        let (theirs, ours) =
+            tokio::join!(play::play(&real, sequence, &namespace), play::play(&own, sequence, &namespace));
+        results.push(report::compare(sequence, &theirs, &ours));
+    }
+    let outcome = report::judge(&script, &results);
+    report::check_page(&outcome);
+    assert!(outcome.unknown.is_empty(), "{}", outcome.tell());
+    assert!(outcome.stale.is_empty(), "differences that are no more: {:#?}", outcome.stale);
+}
