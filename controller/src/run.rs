@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use evergreen_bmc::AllowList;
-use evergreen_telemetry::{Telemetry, TelemetryConfig};
 use evergreen_report::source::Source;
+use evergreen_telemetry::{Telemetry, TelemetryConfig};
 use kube::Client;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;

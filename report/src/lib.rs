@@ -62,17 +62,17 @@ pub enum ReportError {
     )]
     MetersConflict {
         /// Data center.
-        site: String,
+        site: Box<str>,
         /// First day.
-        from: String,
+        from: Box<str>,
         /// The day after the last.
-        to: String,
+        to: Box<str>,
         /// What the meter says.
-        metered_kwh: String,
+        metered_kwh: Box<str>,
         /// What the reading says.
-        read_kwh: String,
+        read_kwh: Box<str>,
         /// Who read.
-        by: String,
+        by: Box<str>,
     },
     /// An emission factor is missing.
     #[error(transparent)]

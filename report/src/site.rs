@@ -393,12 +393,12 @@ fn conflict(site: &str, meter: Option<&MeterLedger>, readings: &[Reading], days:
         let read = decimal::microjoules_of_kwh(decimal::of_f64(reading.amount).unwrap_or(0));
         if metered.abs_diff(read) * 100 > metered.max(read) * METERS_AGREE_PERCENT {
             return Err(ReportError::MetersConflict {
-                site: site.to_owned(),
-                from: reading.from.clone(),
-                to: reading.to.clone(),
-                metered_kwh: decimal::kwh(metered),
-                read_kwh: decimal::kwh(read),
-                by: reading.by.clone(),
+                site: site.into(),
+                from: reading.from.as_str().into(),
+                to: reading.to.as_str().into(),
+                metered_kwh: decimal::kwh(metered).into(),
+                read_kwh: decimal::kwh(read).into(),
+                by: reading.by.as_str().into(),
             });
         }
     }

@@ -55,19 +55,19 @@ fn counters(begin: i64) -> Vec<Counter> {
     counter("evergreen.node.energy", "n1", vec![idle, measured], &|step| Some(7e5 + 812.000_3 * step as f64));
     // Twenty minutes of silence.
     counter("hw.host.energy", "n2", vec![("evergreen.energy.provenance", "estimated")], &|step| {
-        (!(300..380).contains(&step)).then(|| 3e9 + 4_321.123_457 * step as f64)
+        (!(300..380).contains(&step)).then_some(3e9 + 4_321.123_457 * step as f64)
     });
     let pod = |uid, name, namespace| {
         vec![("k8s.pod.uid", uid), ("k8s.pod.name", name), ("k8s.namespace.name", namespace), measured]
     };
     counter("k8s.pod.energy", "n1", pod("u1", "ledger-0", "core"), &|step| {
-        (step % 4 == 0).then(|| 100.5 + 33.3 * step as f64)
+        (step % 4 == 0).then_some(100.5 + 33.3 * step as f64)
     });
     // One that begins on a node that is already there: it counts from zero.
     counter("k8s.pod.energy", "n1", pod("u2", "cart-7d9c6bdf5-x2v4k", "shop"), &|step| {
         (step % 4 == 0 && (280..600).contains(&step)).then(|| 2.125 * (step - 279) as f64)
     });
-    counter("evergreen.facility.energy", "", vec![], &|step| (step % 20 == 0).then(|| 9e12 + 9_000.0 * step as f64));
+    counter("evergreen.facility.energy", "", vec![], &|step| (step % 20 == 0).then_some(9e12 + 9_000.0 * step as f64));
     all
 }
 

@@ -2,7 +2,7 @@
 //! own, and the relay knows who sends, because an agent probes from the port that it listens on.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -80,10 +80,9 @@ async fn relay(
         if cuts.lock().expect("nobody panics while holding it").contains(&(sender.clone(), node.clone())) {
             continue;
         }
-        if !ways.contains_key(&from) {
+        if let Entry::Vacant(entry) = ways.entry(from) {
             let Ok(way) = UdpSocket::bind("127.0.0.1:0").await else { continue };
-            let way = Arc::new(way);
-            ways.insert(from, way.clone());
+            let way = entry.insert(Arc::new(way)).clone();
             let socket = socket.clone();
             backs.spawn(async move {
                 let mut buffer = vec![0; 10_000];

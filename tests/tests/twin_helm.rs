@@ -1,5 +1,7 @@
 //! Helm 4 and Helm 3, unmodified, against a twin: a small chart through its whole life, and the product's own chart.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod twin_tools;
 
 use twin_tools::{Site, Tool, in_repository};

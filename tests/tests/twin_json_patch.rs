@@ -1,5 +1,7 @@
 //! The published JSON Patch test suite (npm `json-patch-test-suite`) against the twin's patches.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 use evergreen_tests::{root, skip::skipped};
 use evergreen_twin::objects::patch::json_patch;
 use serde_json::Value;

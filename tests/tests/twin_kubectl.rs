@@ -1,5 +1,7 @@
 //! kubectl, unmodified, against a twin: every command that an operator's day is made of.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod twin_tools;
 
 use twin_tools::{Site, Tool, deployment};

@@ -1,5 +1,7 @@
 //! The stories of `twin/stories`: all is as they say, and what is seen on the way is what was seen before.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 use std::path::PathBuf;
 
 use evergreen_tests::root;

@@ -189,8 +189,11 @@ mod tests {
     }
 
     fn play(unusual: &mut Unusual, rows: std::ops::Range<u64>, value: impl Fn(u64) -> f64) -> Vec<(u64, bool)> {
-        rows.filter_map(|row| unusual.take("load.one", value(row), &at(row)).then(|| (row, unusual.told().is_some())))
-            .collect()
+        rows.filter_map(|row| {
+            let changed = unusual.take("load.one", value(row), &at(row));
+            changed.then_some((row, unusual.told().is_some()))
+        })
+        .collect()
     }
 
     #[test]

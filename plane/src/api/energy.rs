@@ -123,9 +123,11 @@ pub(super) async fn ledger(
     let days = days(from_ms, to_ms, params.zone.as_deref())?;
     let label = match params.label.as_deref() {
         None => None,
-        Some(text) => Some(text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(
-            || ApiError::parameter(format!("label: `{text}` has no value"), "write it as label=KEY%3DVALUE"),
-        )?),
+        Some(text) => {
+            Some(text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| {
+                ApiError::parameter(format!("label: `{text}` has no value"), "write it as label=KEY%3DVALUE")
+            })?)
+        }
     };
     let names = |text: String| text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let asked = ledger::Asked {
@@ -155,7 +157,12 @@ pub(super) async fn green(
     let facts = match &shared.energy_facts {
         None => EnergyFacts::default(),
         Some(path) => green::read_facts(path).map_err(|message| {
-            ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "facts", message, "correct the file of --energy-facts")
+            ApiError::new(
+                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+                "facts",
+                message,
+                "correct the file of --energy-facts",
+            )
         })?,
     };
     let mut asked = ledger::Asked { days, with_days: true, namespaces: None, label: None, after: 0 };

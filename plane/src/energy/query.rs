@@ -209,7 +209,13 @@ pub(crate) fn samples(
     Ok((before, window))
 }
 
-pub(crate) fn rolled(connection: &Connection, series: i64, step_ms: i64, from_ms: i64, to_ms: i64) -> rusqlite::Result<Tally> {
+pub(crate) fn rolled(
+    connection: &Connection,
+    series: i64,
+    step_ms: i64,
+    from_ms: i64,
+    to_ms: i64,
+) -> rusqlite::Result<Tally> {
     connection
         .prepare_cached(
             // In two halves: a sum of 64 bits ends at 2.56 GWh, and SQLite would fail.

@@ -67,7 +67,9 @@ fn set_meta(transaction: &Transaction<'_>, key: &str, value: i64) -> rusqlite::R
 /// cut stays: the next increment is counted from it.
 fn drop_points(transaction: &Transaction<'_>, cut_ms: i64) -> rusqlite::Result<u64> {
     let ids: Vec<(i64, bool, i64)> = transaction
-        .prepare("SELECT id, name IN (?1, ?2, ?3, ?4, ?5) AND kind IN (1, 3), coalesce(rolled_until_ms, 0) FROM series")?
+        .prepare(
+            "SELECT id, name IN (?1, ?2, ?3, ?4, ?5) AND kind IN (1, 3), coalesce(rolled_until_ms, 0) FROM series",
+        )?
         .query_map(COUNTERS, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
     let mut plain = transaction.prepare("DELETE FROM points WHERE series_id = ?1 AND time_ms < ?2")?;

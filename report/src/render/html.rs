@@ -375,9 +375,9 @@ impl Page<'_> {
     }
 
     fn foot(&self, out: &mut String) {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<div class=\"sign\"><div>{}</div><div>{}</div><div>{}</div></div><footer>{} {}<br>{}</footer>\n",
+            "<div class=\"sign\"><div>{}</div><div>{}</div><div>{}</div></div><footer>{} {}<br>{}</footer>",
             self.say("Prepared by", "编制"),
             self.say("Reviewed by", "复核"),
             self.say("Date", "日期"),

@@ -192,7 +192,7 @@ async fn named<'a>(
     match (metric, promql) {
         (_, Some(expression)) => meter.read_expression(expression).await?,
         (Some(name), None) => {
-            let name = name.replace('\\', "").replace('"', "");
+            let name = name.replace(['\\', '"'], "");
             meter.read(&format!(r#"{{__name__="{name}"}}"#)).await?;
         }
         (None, None) => {}

@@ -4,6 +4,8 @@
 //! this suite writes when `EVERGREEN_WRITE_DEVIATIONS` is set. A difference that is not named fails the suite, and so does
 //! a name for a difference that is no more.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod normal;
 mod play;
 mod report;

@@ -27,14 +27,14 @@ fn fleet(seed: u64) -> World {
     let (members, witnesses) = [(3, 0), (2, 1), (3, 1)][(seed % 3) as usize];
     let rough = Faults {
         loss: 0.3,
-        delay_ms: if seed % 5 == 0 { 4_000 } else { 400 },
+        delay_ms: if seed.is_multiple_of(5) { 4_000 } else { 400 },
         repeats: 0.05,
         pauses: true,
         crashes: true,
         cuts: true,
         elections: true,
-        arbitrary: seed % 2 == 0,
-        worst_clocks: seed % 4 == 0,
+        arbitrary: seed.is_multiple_of(2),
+        worst_clocks: seed.is_multiple_of(4),
         ..Faults::CALM
     };
     match seed % KINDS {
