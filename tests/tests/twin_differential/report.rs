@@ -189,9 +189,9 @@ const LEFT_OUT: &str = "
 ## Left out of kube-rs's own cluster tests
 
 `make twin-suites` runs the tests of kube, kube-client and kube-runtime that need a cluster against a twin. Left out by
-name, because a twin runs no containers: `pod_can_exec_and_write_to_stdin`, `can_copy_from_pod` (exec),
-`pod_can_await_conditions` where it reads logs, `custom_serialized_objects` (logs), and the kubelet's debug endpoints
-(`kubelet_debug`).
+name, because a twin runs no containers and its nodes no kubelet: `pod_can_exec_and_write_to_stdin`,
+`pod_can_exec_and_write_to_stdin_from_node_proxy`, `can_get_pod_logs_and_evict`; and because a twin is served without
+TLS: `custom_client_openssl_tls_configuration`.
 ";
 
 /// Compares the page with what it should be, or writes it.

@@ -91,6 +91,7 @@ const ROWS: &[Row] = &[
     (RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", &[], "um", &[]),
     ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", &["netpol"], "ngum", &[]),
     ("networking.k8s.io", "v1", "ingresses", "Ingress", &["ing"], "nsgum", &[]),
+    ("apiregistration.k8s.io", "v1", "apiservices", "APIService", &[], "sum", &[]),
     ("networking.k8s.io", "v1", "ingressclasses", "IngressClass", &[], "gum", &[]),
     (
         "admissionregistration.k8s.io",

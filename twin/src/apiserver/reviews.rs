@@ -37,7 +37,7 @@ pub fn review(group: &str, plural: &str, body: &Value, identity: &str) -> Option
                     if !node.is_empty() {
                         user["extra"] = json!({"authentication.kubernetes.io/node-name": [node]});
                     }
-                    json!({"authenticated": true, "user": user})
+                    json!({"authenticated": true, "user": user, "audiences": body["spec"]["audiences"]})
                 }
             }
         }

@@ -97,7 +97,11 @@ impl Entry {
         match path {
             "metadata.name" => self.name(),
             "metadata.namespace" => self.namespace(),
-            _ => self.fields.iter().find(|(k, _)| &**k == path).map_or("", |(_, v)| v),
+            _ => {
+                // Truths that are not written are told as false.
+                let absent = if matches!(path, "spec.unschedulable" | "spec.hostNetwork") { "false" } else { "" };
+                self.fields.iter().find(|(k, _)| &**k == path).map_or(absent, |(_, v)| v)
+            }
         }
     }
 
