@@ -42,7 +42,7 @@ pub struct StoryArgs {
     #[arg(long, env = "EVERGREEN_ALL", conflicts_with = "files")]
     all: bool,
     /// Folder for --all.
-    #[arg(long, env = "EVERGREEN_STORIES", default_value = "twin/stories")]
+    #[arg(long, env = "EVERGREEN_FOLDER", default_value = "twin/stories")]
     folder: PathBuf,
     /// Print the sentences that are understood, and end.
     #[arg(long, env = "EVERGREEN_SENTENCES")]
