@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, io, time::Duration};
 
 pub use cpu::CpuTimes;
 use evergreen_api::resources::SourceStatus;
-use procfs::{FromRead, LoadAverage, Meminfo};
+use procfs::{FromRead, LoadAverage};
 use serde::Serialize;
 
 pub use self::{
@@ -138,9 +138,8 @@ impl Collector {
             self.sample.cpus = times.cpus;
             self.cpu = Some(times);
         }
-        let memory = self.parse::<Meminfo>("proc/meminfo").map(|info| Memory {
-            total: info.mem_total,
-            available: info.mem_available.unwrap_or(info.mem_free + info.cached).min(info.mem_total),
+        let memory = self.root.read("proc/meminfo").and_then(|text| {
+            memory(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "proc/meminfo is not understood"))
         });
         self.sample.memory = self.sources.note("memory", memory);
         let load = self.parse::<LoadAverage>("proc/loadavg");
@@ -178,6 +177,18 @@ impl Collector {
         T::from_read(text.as_bytes())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not understood")))
     }
+}
+
+/// Total and available bytes of /proc/meminfo. Not by `procfs`, which panics on names and sizes that no kernel writes.
+fn memory(text: &str) -> Option<Memory> {
+    let bytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().trim_end_matches("kB").trim_end().parse::<u64>().ok()?.checked_mul(1024)
+    };
+    let total = bytes("MemTotal")?;
+    // MemAvailable came with Linux 3.14.
+    let available = bytes("MemAvailable").or_else(|| bytes("MemFree")?.checked_add(bytes("Cached")?))?;
+    Some(Memory { total, available: available.min(total) })
 }
 
 /// Numbered directories below proc: cheaper than reading a thousand processes to count them.
@@ -232,6 +243,15 @@ mod tests {
         assert_eq!(sample.disks.len(), 1);
         assert_eq!(sample.network.len(), 1);
         assert_eq!(sample.processes, Some(234));
+    }
+
+    #[test]
+    fn memory_of_old_kernels_is_told_and_what_no_kernel_writes_is_not() {
+        let old = memory("MemTotal: 100 kB\nMemFree: 10 kB\nCached: 20 kB\n");
+        assert_eq!(old, Some(Memory { total: 102_400, available: 30_720 }));
+        assert_eq!(memory("Zswapped\u{fffd} 1 kB\nMemTotal: 1 kB\n"), None);
+        assert_eq!(memory(&format!("MemTotal: {} kB\nMemAvailable: 1 kB\n", u64::MAX)), None);
+        assert_eq!(memory("MemTotal: -1 kB\nMemAvailable: 1 kB\n"), None);
     }
 
     #[test]
