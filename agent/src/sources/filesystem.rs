@@ -394,7 +394,9 @@ mod tests {
         std::fs::write(directory.path().join("proc/mounts"), mounts).unwrap();
         for _ in 0..3 {
             let found = filesystems.read().unwrap();
-            assert_eq!(filesystems.stuck.len(), MAX_STUCK);
+            // On a busy machine a healthy mount may answer late, too.
+            let dead = filesystems.stuck.keys().filter(|path| path.to_string_lossy().contains("/dead/")).count();
+            assert_eq!(dead, MAX_STUCK);
             assert!(found[39].trouble.as_deref().is_some_and(|trouble| trouble.starts_with("not asked")));
             assert!(found[41].utilization.is_none(), "whether a new one hangs nobody knows");
         }
