@@ -83,6 +83,12 @@ impl Network {
             sh(&format!("ip -n {name} link set wan up"))?;
             sh(&format!("ip -n {name} route add 10.77.{there}.0/24 via 10.77.99.{other}"))?;
         }
+        // Not every kernel has both kinds.
+        let name = this.node(0, 0);
+        for kind in ["netem", "prio"] {
+            sh(&format!("tc -n {name} qdisc add dev eth0 root {kind}"))?;
+            sh(&format!("tc -n {name} qdisc del dev eth0 root"))?;
+        }
         Ok(this)
     }
 
