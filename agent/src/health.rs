@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Moment,
-    conditions::{Adopted, Change, ConditionBook, ConditionType, Sighting},
+    conditions::{Adopted, Change, ConditionBook, ConditionType},
     host::Root,
     kernel::kmsg::Position,
     publish::Desired,
     rules::Rulebook,
     shared::Shared,
+    signal::Signal,
     store::Store,
 };
 
@@ -35,31 +36,6 @@ const LOG_POSITIONS: &str = "logs.json";
 const TICK: Duration = Duration::from_secs(1);
 /// How often a mere count is published.
 const COUNT_INTERVAL: Duration = Duration::from_secs(60);
-
-/// What a detector says.
-#[derive(Clone, Debug)]
-pub enum Signal {
-    /// A problem was seen.
-    Seen(Sighting),
-    /// A rule's cause is over.
-    Over {
-        /// The rule.
-        rule: String,
-        /// What says so.
-        why: String,
-    },
-    /// Other rules than before.
-    Rules(Arc<Rulebook>),
-    /// Everything before is told; the log was read up to here.
-    Position(Position),
-    /// Everything before is told that a monitor found in its own log; that was read up to here.
-    LogPosition {
-        /// The monitor.
-        source: String,
-        /// Where.
-        position: Position,
-    },
-}
 
 /// Settings of the actor.
 #[derive(Clone, Debug)]

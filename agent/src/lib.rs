@@ -27,6 +27,7 @@ pub mod publish;
 pub mod rules;
 pub mod run;
 pub mod shared;
+pub mod signal;
 pub mod sources;
 pub mod store;
 pub mod table;

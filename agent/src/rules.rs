@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     conditions::{ConditionType, Foster},
-    health::Signal,
     host,
     kernel::{
         RuleSet,
@@ -30,6 +29,7 @@ use crate::{
     },
     probes::thresholds::{self, Threshold},
     shared::Shared,
+    signal::Signal,
 };
 
 /// Name of the source that says whether the rules could be read again.

@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     conditions::{ConditionType, Sighting},
-    health::Signal,
     host::Root,
     kernel::{
         Detector, Report,
@@ -29,6 +28,7 @@ use crate::{
     },
     rules::Rulebook,
     shared::Shared,
+    signal::Signal,
 };
 
 /// A report is told when the log pauses, or after this long at the latest: its lines then are evidence.

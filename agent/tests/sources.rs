@@ -15,10 +15,10 @@ use std::{
 };
 
 use evergreen_agent::{
-    health::Signal,
     host::Root,
     probes::{Pass, ProbeArgs, Probes, abouts, thresholds},
     rules::Rulebook,
+    signal::Signal,
     sources::Collector,
 };
 use proptest::prelude::*;

@@ -14,12 +14,13 @@ use std::{
 use evergreen_agent::{
     conditions::ConditionType,
     grants::GrantBook,
-    health::{Health, HealthConfig, Signal},
+    health::{Health, HealthConfig},
     host::Root,
     kernel::{RuleSet, kmsg::KernelLog, records::Records, ring::Ring},
     publish::Desired,
     rules::Rulebook,
     shared::Shared,
+    signal::Signal,
     store::Store,
     watch,
 };

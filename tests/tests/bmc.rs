@@ -7,18 +7,21 @@ use std::{
     time::Duration,
 };
 
-use evergreen_api::{names, resources::all_crds};
+use evergreen_api::names;
 use evergreen_tests::{
     agent::Host,
     http,
     programs::{Process, free_port, program, tool},
-    root,
+    root, site_tls,
     skip::skipped,
     wait::eventually,
 };
 use evergreen_twin::{NodeSpec, Served, Twin};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{Api, Client, api::PostParams};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -50,58 +53,21 @@ async fn bmc(python: &Path, name: &str, suite: &str, watts: u32, dir: &Path) -> 
     (process, port)
 }
 
-async fn create(client: &Client, kind: &'static str, group: &str, version: &str, mut object: Value) {
-    let resource = kube::api::ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind));
-    object["apiVersion"] = json!(resource.api_version);
-    object["kind"] = json!(kind);
-    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).map(str::to_owned);
-    let object: kube::api::DynamicObject = serde_json::from_value(object).expect("an object");
-    let api = match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    api.create(&PostParams::default(), &object).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
-}
-
 async fn prepare(client: &Client, served: &Served, inventory: &str) {
-    for crd in all_crds() {
-        let crd = serde_json::to_value(crd).expect("a CRD is plain data");
-        create(client, "CustomResourceDefinition", "apiextensions.k8s.io", "v1", crd).await;
-    }
-    let namespace = names::SYSTEM_NAMESPACE;
-    create(client, "Namespace", "", "v1", json!({"metadata": {"name": namespace}})).await;
-    let map = |name: &str, key: &str, value: &str| json!({"metadata": {"name": name, "namespace": namespace}, "data": {key: value}});
-    create(client, "ConfigMap", "", "v1", map(names::ASSIGNMENTS, "register", "{}")).await;
-    create(client, "ConfigMap", "", "v1", map("evergreen-bmc", "inventory.yaml", inventory)).await;
-    let secret =
-        |name: &str, data: Value| json!({"metadata": {"name": name, "namespace": namespace}, "stringData": data});
-    let login = json!({"username": "monitor", "password": PASSWORD});
-    create(client, "Secret", "", "v1", secret("bmc-monitor", login)).await;
-    let kubeconfig = json!({"kubeconfig": served.kubeconfig("controller:dc-a")});
-    create(client, "Secret", "", "v1", secret("evergreen-site-dc-a", kubeconfig)).await;
-    let spec = json!({"profile": "fast", "apiServer": {"kubeconfigSecret": "evergreen-site-dc-a"}});
-    create(client, "DataCenter", "evergreen.dev", "v1alpha1", json!({"metadata": {"name": "dc-a"}, "spec": spec}))
-        .await;
-}
-
-fn certificates(dir: &Path) {
-    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let key = KeyPair::generate().expect("a key");
-    let certificate = authority.self_signed(&key).expect("a certificate");
-    std::fs::write(dir.join("ca.crt"), certificate.pem()).expect("a file");
-    let issuer = Issuer::new(authority, key);
-    for (name, usage) in
-        [("server", ExtendedKeyUsagePurpose::ServerAuth), ("agent", ExtendedKeyUsagePurpose::ClientAuth)]
-    {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
-        std::fs::write(dir.join(format!("{name}.crt")), certificate.pem()).expect("a file");
-        std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
-    }
+    site_tls::prepare(client, &[("dc-a", served)]).await;
+    let metadata = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let map = ConfigMap {
+        metadata: metadata("evergreen-bmc"),
+        data: Some([("inventory.yaml".to_owned(), inventory.to_owned())].into()),
+        ..ConfigMap::default()
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), names::SYSTEM_NAMESPACE);
+    maps.create(&PostParams::default(), &map).await.expect("the inventory");
+    let login =
+        [("username", "monitor"), ("password", PASSWORD)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let secret = Secret { metadata: metadata("bmc-monitor"), string_data: Some(login.into()), ..Secret::default() };
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), names::SYSTEM_NAMESPACE);
+    secrets.create(&PostParams::default(), &secret).await.expect("the login");
 }
 
 /// The first line of a Prometheus text with that beginning and all of those labels.
@@ -118,7 +84,7 @@ async fn wall_power_reaches_the_agent_and_a_node_without_one_is_the_sites() {
     let Some(python) = python("bmc: power out of band, from BMC to agent") else { return };
     let dir = tempfile::tempdir().expect("a folder");
     let file = |name: &str| dir.path().join(name);
-    certificates(dir.path());
+    site_tls::certificates(dir.path(), &[], &[]);
     let (first, second) =
         (bmc(&python, "one", "17", 333, dir.path()).await, bmc(&python, "two", "3", 222, dir.path()).await);
     let inventory = format!(

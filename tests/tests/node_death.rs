@@ -3,22 +3,21 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
 
-use evergreen_api::{names, resources::all_crds};
+use evergreen_api::names;
 use evergreen_tests::{
     agent::Host,
     programs::{Process, free_port, program},
+    site_tls,
     wait::eventually,
 };
 use evergreen_twin::{NodeSpec, Served, Twin};
 use k8s_openapi::api::core::v1::Node;
-use kube::{Api, Client, api::PostParams};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use serde_json::{Value, json};
+use kube::Api;
 
 const NODES: [&str; 4] = ["n-1", "n-2", "n-3", "n-4"];
 const BOUND: Duration = Duration::from_secs(60);
@@ -39,7 +38,7 @@ struct Site {
 impl Site {
     async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        certificates(dir.path());
+        site_tls::certificates(dir.path(), &[], &[]);
         let mut twin = Twin::builder("dc-a");
         for name in NODES {
             twin = twin.node(NodeSpec::new(name));
@@ -47,7 +46,7 @@ impl Site {
         let twin = twin.build();
         let served = twin.serve(([127, 0, 0, 1], 0).into()).await.expect("a loopback port");
         let client = twin.client("test");
-        prepare(&client, &served).await;
+        site_tls::prepare(&client, &[("dc-a", &served)]).await;
         let endpoint = free_port();
         let file = |name: &str| dir.path().join(name);
         std::fs::write(file("controller.kubeconfig"), served.kubeconfig("controller:dc-a")).expect("a kubeconfig");
@@ -156,55 +155,5 @@ async fn a_killed_and_a_stopped_agent_are_told_within_seconds_and_nobody_else_is
         let node = site.nodes.get(node).await.expect("a node");
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
         assert!(conditions.iter().all(|condition| condition.type_ != "NodeLost"), "{conditions:?}");
-    }
-}
-
-async fn prepare(client: &Client, served: &Served) {
-    let make = |kind: &'static str, group: &'static str, version: &'static str, mut object: Value| async move {
-        let resource = kube::api::ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind));
-        object["apiVersion"] = json!(resource.api_version);
-        object["kind"] = json!(kind);
-        let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).map(str::to_owned);
-        let object: kube::api::DynamicObject = serde_json::from_value(object).expect("an object");
-        let api = match namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        api.create(&PostParams::default(), &object).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
-    };
-    for crd in all_crds() {
-        let crd = serde_json::to_value(crd).expect("a CRD is plain data");
-        make("CustomResourceDefinition", "apiextensions.k8s.io", "v1", crd).await;
-    }
-    let namespace = names::SYSTEM_NAMESPACE;
-    make("Namespace", "", "v1", json!({"metadata": {"name": namespace}})).await;
-    let register =
-        json!({"metadata": {"name": names::ASSIGNMENTS, "namespace": namespace}, "data": {"register": "{}"}});
-    make("ConfigMap", "", "v1", register).await;
-    let secret = json!({"metadata": {"name": "evergreen-site-dc-a", "namespace": namespace},
-        "stringData": {"kubeconfig": served.kubeconfig("controller:dc-a")}});
-    make("Secret", "", "v1", secret).await;
-    let data_center = json!({"metadata": {"name": "dc-a"}, "spec": {"profile": "fast",
-        "apiServer": {"kubeconfigSecret": "evergreen-site-dc-a"}}});
-    make("DataCenter", "evergreen.dev", "v1alpha1", data_center).await;
-}
-
-fn certificates(dir: &Path) {
-    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let key = KeyPair::generate().expect("a key");
-    let certificate = authority.self_signed(&key).expect("a certificate");
-    std::fs::write(dir.join("ca.crt"), certificate.pem()).expect("a file");
-    let issuer = Issuer::new(authority, key);
-    for (name, usage) in
-        [("server", ExtendedKeyUsagePurpose::ServerAuth), ("agent", ExtendedKeyUsagePurpose::ClientAuth)]
-    {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
-        std::fs::write(dir.join(format!("{name}.crt")), certificate.pem()).expect("a file");
-        std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
     }
 }

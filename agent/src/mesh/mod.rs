@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{mtu::Search, path::Path};
-use crate::{grants::pull::SiteConfig, health::Signal, shared::Shared};
+use crate::{grants::pull::SiteConfig, shared::Shared, signal::Signal};
 
 /// Name of the rule that the site's word is raised by.
 pub const RULE: &str = "mesh";

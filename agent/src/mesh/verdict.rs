@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use super::{Mesh, RULE};
 use crate::{
     conditions::{ConditionType, Sighting},
-    health::Signal,
+    signal::Signal,
 };
 
 /// How often a verdict that stands is told anew, with its newest figures.

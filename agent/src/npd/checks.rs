@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     conditions::{ConditionType, Sighting},
-    health::Signal,
     kernel::detector::next_report,
     rules::Rulebook,
     shared::Shared,
+    signal::Signal,
     text::printable,
 };
 

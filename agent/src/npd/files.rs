@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     conditions::Sighting,
-    health::Signal,
     host::Root,
     kernel::{
         journal::Wanted,
@@ -29,6 +28,7 @@ use crate::{
     },
     rules::Rulebook,
     shared::Shared,
+    signal::Signal,
 };
 
 /// Bytes of a file that are looked at when the agent starts, for lines young enough to count.

@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
-use evergreen_api::{HumanDuration, ProblemKind};
+use evergreen_api::ProblemKind;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::{conditions::ConditionType, kernel::rules::RulesError, sources::series::SeriesName};
+use crate::{
+    conditions::ConditionType,
+    places::{self, RulesError},
+    sources::series::SeriesName,
+};
 
 /// The rules that are built in.
 pub const BUILT_IN: &str = include_str!("../../rules/predictions.yaml");
@@ -166,13 +170,7 @@ pub fn summary(text: &str, subject: &str) -> String {
 /// # Errors
 /// Everything that is wrong, with places.
 pub fn parse(text: &str) -> Result<PredictionRules, Vec<RulesError>> {
-    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |location| (location.line(), location.column()));
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or(&message).trim().to_owned();
-        vec![RulesError { line, column, message }]
-    })?;
+    let file: File = places::from_yaml(text).map_err(|error| vec![error])?;
     let mut reader = Reader(Vec::new());
     if file.format.value != FORMAT {
         reader.refuse(&file.format, format!("format `{}` is not known; write `{FORMAT}`", file.format.value));
@@ -192,7 +190,7 @@ struct Reader(Vec<RulesError>);
 
 impl Reader {
     fn refuse<T>(&mut self, place: &Spanned<T>, message: String) {
-        self.0.push(RulesError { line: place.defined.line(), column: place.defined.column(), message });
+        self.0.push(RulesError::at(place, message));
     }
 
     fn limit(&mut self, raw: RawLimit) -> LimitRule {
@@ -200,7 +198,8 @@ impl Reader {
         if let Some(place) = raw.full.as_ref().filter(|_| !(full > 0.0 && full <= 1.0)) {
             self.refuse(place, "`full` is a share of the limit, above 0 and at most 1".to_owned());
         }
-        let (horizon, window) = (self.time(&raw.horizon), self.time(&raw.window));
+        let horizon = places::duration(&raw.horizon, &mut self.0);
+        let window = places::duration(&raw.window, &mut self.0);
         if horizon.is_zero() {
             self.refuse(&raw.horizon, "`horizon` is longer than nothing".to_owned());
         }
@@ -227,13 +226,6 @@ impl Reader {
         raw.value.parse::<ProblemKind>().unwrap_or_else(|error| {
             self.refuse(raw, error.to_string());
             ProblemKind::Custom
-        })
-    }
-
-    fn time(&mut self, raw: &Spanned<String>) -> Duration {
-        raw.value.parse::<HumanDuration>().map(HumanDuration::get).unwrap_or_else(|error| {
-            self.refuse(raw, error.to_string());
-            Duration::from_secs(1)
         })
     }
 }

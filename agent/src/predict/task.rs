@@ -17,10 +17,10 @@ use super::{
 use crate::{
     clock::Moment,
     conditions::{ConditionType, Foster, Sighting},
-    health::Signal,
     kernel::detector::next_report,
     rules::Rulebook,
     shared::Shared,
+    signal::Signal,
     sources::{
         Sample,
         series::{Reading, Readings, SeriesName},

@@ -45,10 +45,10 @@ use self::{
 };
 use crate::{
     clock::boot_ms,
-    health::Signal,
     host::Root,
     rules::Rulebook,
     shared::Shared,
+    signal::Signal,
     sources::{
         Sample,
         series::{Reading, Readings},

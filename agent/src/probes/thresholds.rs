@@ -9,9 +9,9 @@ use serde_saphyr::Spanned;
 
 use crate::{
     conditions::{ConditionType, Foster, Sighting},
-    health::Signal,
     kernel::detector::next_report,
     places::{RulesError, from_yaml},
+    signal::Signal,
 };
 
 /// The thresholds that are built in.

@@ -2,6 +2,7 @@
 //! both: with any one rule left out they find two writers.
 
 mod agent;
+mod faults;
 mod register;
 mod simulation;
 mod world;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{
     super::mutants::{self, Mutant},
     agent::Careless,
-    world::{Faults, Shape, World},
+    faults::{Faults, Shape},
+    world::World,
 };
 
 /// Kinds of fleets, which take turns.
