@@ -18,7 +18,7 @@ use crate::{
     clock::Moment,
     conditions::{Adopted, Change, ConditionBook, ConditionType},
     host::Root,
-    kernel::kmsg::Position,
+    kernel::position::Position,
     publish::Desired,
     rules::Rulebook,
     shared::Shared,

@@ -17,7 +17,7 @@ use crate::{
     conditions::ConditionBook,
     energy::{EnergyView, WallBoard},
     grants::GrantBook,
-    kernel::kmsg::{Losses, Position},
+    kernel::position::{Losses, Position},
     publish::pods::{PodName, PodNames},
     sources::{Sample, series::Readings},
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{conditions::Sighting, kernel::kmsg::Position, rules::Rulebook};
+use crate::{conditions::Sighting, kernel::position::Position, rules::Rulebook};
 
 /// What a detector says.
 #[derive(Clone, Debug)]

@@ -19,7 +19,8 @@ use crate::{
     kernel::{
         Detector, Report,
         detector::{News, next_report},
-        kmsg::{KernelLog, Losses, Origin, Position, TICK},
+        kmsg::{KernelLog, Origin, TICK},
+        position::{Losses, Position},
     },
     npd::{
         config::LogPlugin,

@@ -11,7 +11,7 @@ use evergreen_agent::{
     energy::{cgroups::PodCpu, powercap::Powercap},
     grants::GrantBook,
     host::Root,
-    kernel::{Detector, Format, RuleSet, kmsg::Position, line},
+    kernel::{Detector, Format, RuleSet, line, position::Position},
     npd::{
         config::{self, Config},
         layout::Layout,

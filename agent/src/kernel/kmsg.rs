@@ -11,11 +11,10 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     journal::{self, Journal, Wanted},
     line::{Message, messages, unescape},
+    position::{Losses, Position},
     records::{self, Device, Records},
     syslog::Syslog,
     tail::{Step, Tail},
@@ -30,33 +29,6 @@ const CHUNK: usize = 64 << 10;
 const KERNEL_ENTRIES: &str = "_TRANSPORT=kernel";
 /// The program that reads journals.
 const JOURNALCTL: &str = "journalctl";
-
-/// How far the log was read, so that a restart neither loses nor repeats lines.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// Boot that the sequence number belongs to.
-    pub boot_id: String,
-    /// Next sequence number of the device.
-    pub next_sequence: Option<u64>,
-    /// Inode and offset of a tailed file.
-    pub file: Option<(u64, u64)>,
-    /// Place in the journal.
-    #[serde(default)]
-    pub cursor: Option<String>,
-}
-
-/// What went wrong so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Times the kernel's ring ran over us.
-    pub overruns: u64,
-    /// Records that were lost, by their sequence numbers.
-    pub lost_records: u64,
-    /// Times the file was replaced or cut.
-    pub rotations: u64,
-    /// Entries of the journal that could not be read.
-    pub unreadable: u64,
-}
 
 /// Which log is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub mod detector;
 pub mod journal;
 pub mod kmsg;
 pub mod line;
+pub mod position;
 pub mod records;
 pub mod ring;
 pub mod rules;

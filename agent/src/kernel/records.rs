@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::kmsg::{Losses, Position};
+use super::position::{Losses, Position};
 
 /// Records taken before others get their turn.
 const BATCH: usize = 512;

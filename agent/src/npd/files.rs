@@ -24,7 +24,8 @@ use crate::{
     host::Root,
     kernel::{
         journal::Wanted,
-        kmsg::{KernelLog, Position, TICK},
+        kmsg::{KernelLog, TICK},
+        position::Position,
     },
     rules::Rulebook,
     shared::Shared,
