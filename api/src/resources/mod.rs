@@ -10,6 +10,7 @@ mod playbook;
 mod playbook_run;
 mod prediction;
 mod spec_hash;
+mod traffic;
 
 pub use condition::{Condition, ConditionStatus, set_condition};
 pub use data_center::*;
@@ -23,6 +24,7 @@ pub use playbook::*;
 pub use playbook_run::*;
 pub use prediction::*;
 pub use spec_hash::spec_hash;
+pub use traffic::*;
 
 /// Every custom resource definition, ready to apply: structural schemas, printer columns, short names.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Condition;
+use super::{Condition, TrafficActuator};
 use crate::{FieldError, HumanDuration, Validate};
 
 /// Which sites serve a service, who may move it and how traffic follows.
@@ -139,39 +139,6 @@ pub enum Decision {
     Auto,
 }
 
-/// One thing that moves traffic; exactly one field is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TrafficActuator {
-    /// Weights of a Gateway API HTTPRoute in the same namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_route: Option<HttpRouteActuator>,
-}
-
-/// Weights of an HTTPRoute.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpRouteActuator {
-    /// Name of the HTTPRoute.
-    pub name: String,
-    /// Backend Service of each site, as seen from every site: the site's own name stands for the local Service.
-    pub backends: Vec<SiteBackend>,
-}
-
-/// The backends of one site in an HTTPRoute.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SiteBackend {
-    /// Site that the backends lead to.
-    pub site: String,
-    /// Service used inside that site.
-    pub local: String,
-    /// Service used from the other sites.
-    pub remote: String,
-    /// Port of both.
-    pub port: u16,
-}
-
 /// How a returned site gets its share back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -267,25 +234,7 @@ impl Validate for MultiActiveServiceSpec {
             errors.push(FieldError::new("spec.traffic", "name what moves traffic, as in `- httpRoute: {name: ...}`"));
         }
         for (index, actuator) in self.traffic.iter().enumerate() {
-            let path = format!("spec.traffic[{index}]");
-            let Some(route) = &actuator.http_route else {
-                errors.push(FieldError::new(path, "set exactly one actuator: httpRoute"));
-                continue;
-            };
-            for site in &self.sites {
-                if route.backends.iter().filter(|b| &b.site == site).count() != 1 {
-                    errors.push(FieldError::new(
-                        format!("{path}.httpRoute.backends"),
-                        format!("needs exactly one backend for site `{site}`"),
-                    ));
-                }
-            }
-            for backend in route.backends.iter().filter(|b| !self.sites.contains(&b.site)) {
-                errors.push(FieldError::new(
-                    format!("{path}.httpRoute.backends"),
-                    format!("site `{}` is not in spec.sites", backend.site),
-                ));
-            }
+            errors.extend(actuator.validate_for(&format!("spec.traffic[{index}]"), &self.sites));
         }
         errors
     }
