@@ -56,6 +56,11 @@ SEEDS ?= 1000000
 simulate: ## A million simulated fleets against the failover protocol (hours); SEEDS=number for fewer
 	@EVERGREEN_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p evergreen-controller --lib -- --nocapture two_writers
 
+.PHONY: bench-failover
+
+bench-failover: ## Measure failover and write its section of docs/measured.md; SECTIONS="real simulation replan"
+	@scripts/bench-failover $(SECTIONS)
+
 bench: web ## Measure, print ratios, and write them to docs/measured.md
 	@scripts/bench
 
