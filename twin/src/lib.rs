@@ -4,6 +4,7 @@
 //! This crate knows Kubernetes and the product's nouns; it never knows the controller.
 
 pub mod apiserver;
+mod deviations;
 pub mod faults;
 pub mod gateway;
 pub mod host;
@@ -13,6 +14,7 @@ pub mod story;
 mod transport;
 mod twin;
 
+pub use deviations::{Deviation, Example, Measured, Origin, deviations, measured};
 pub use faults::{Answer, Faults, Loss, Matcher};
 pub use host::power::PowerCurve;
 pub use host::{HostSpec, PodUsage, SimulatedHost};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use evergreen_twin::{Deviation, Example, Measured, Origin};
 use serde_json::Value;
 
 use crate::play::Answer;
@@ -33,7 +34,7 @@ pub struct Outcome {
     pub equal: usize,
     pub unknown: Vec<Difference>,
     pub stale: Vec<String>,
-    known: BTreeMap<(String, String), Vec<Difference>>,
+    known: BTreeMap<(Origin, String), Vec<Difference>>,
 }
 
 pub fn compare(sequence: &Sequence, theirs: &[Answer], ours: &[Answer]) -> Compared {
@@ -100,7 +101,7 @@ pub fn judge(script: &Script, results: &[Compared]) -> Outcome {
                 Some(index) => {
                     used[index] = true;
                     let Known { kind, why, .. } = &script.known[index];
-                    outcome.known.entry((kind.clone(), why.clone())).or_default().push(difference.clone());
+                    outcome.known.entry((*kind, why.clone())).or_default().push(difference.clone());
                 }
                 None => outcome.unknown.push(difference.clone()),
             }
@@ -146,43 +147,78 @@ impl Outcome {
         text
     }
 
-    fn page(&self) -> String {
-        let mut text = format!(
-            "# In what a twin differs from a Kubernetes cluster\n\n\
-             Written by `make twin-deviations`; not to be edited by hand. The differential suite sends {} requests in {}\n\
-             sequences to a twin and to a real API server (1.20, the one that runs without a container engine) and compares\n\
-             status, body and watch events: {} answers are the same, the differences of the others are listed here.\n\n\
-             ## By design\n\n",
-            self.requests, self.sequences, self.equal
-        );
-        for deviation in evergreen_twin::DEVIATIONS {
-            let _ = writeln!(text, "- {deviation}");
+    /// What is kept of it: the most frequent deviations first.
+    pub fn measured(&self, server: &str) -> Measured {
+        let mut deviations: Vec<Deviation> = self
+            .known
+            .iter()
+            .map(|((origin, why), found)| Deviation {
+                origin: *origin,
+                what: why.clone(),
+                differences: found.len(),
+                example: found.first().map(|d| Example {
+                    request: d.place.clone(),
+                    at: d.at.clone(),
+                    real: d.real.clone(),
+                    twin: d.twin.clone(),
+                }),
+            })
+            .collect();
+        deviations.sort_by(|a, b| {
+            (a.origin == Origin::Version, b.differences, &a.what).cmp(&(
+                b.origin == Origin::Version,
+                a.differences,
+                &b.what,
+            ))
+        });
+        Measured {
+            server: server.to_owned(),
+            sequences: self.sequences,
+            requests: self.requests,
+            equal: self.equal,
+            deviations,
         }
-        for (kind, title) in [
-            ("deviation", "Found by the suite"),
-            ("version", "Because the twin follows 1.36 and the real server of the suite is 1.20"),
-        ] {
-            let _ = write!(
-                text,
-                "\n## {title}\n\n| What | Answers | Example | Place | Real | Twin |\n|---|---|---|---|---|---|\n"
-            );
-            for ((_, why), found) in self.known.iter().filter(|((k, _), _)| k == kind) {
-                let d = &found[0];
-                let cell = |t: &str| t.replace('|', "\\|").replace('`', "'").replace("$ns", "NS");
-                let _ = writeln!(
-                    text,
-                    "| {why} | {} | {} | `{}` | `{}` | `{}` |",
-                    found.len(),
-                    cell(&d.place),
-                    cell(&d.at),
-                    cell(&d.real),
-                    cell(&d.twin)
-                );
-            }
-        }
-        text.push_str(LEFT_OUT);
-        text
     }
+}
+
+fn page(measured: &Measured) -> String {
+    let Measured { server, sequences, requests, equal, .. } = measured;
+    let mut text = format!(
+        "# In what a twin differs from a Kubernetes cluster\n\n\
+         Written by `make twin-deviations`; not to be edited by hand. The differential suite sends {requests} requests in {sequences}\n\
+         sequences to a twin and to a real API server ({server}, the one that runs without a container engine) and\n\
+         compares status, body and watch events: {equal} answers are the same, the differences of the others are listed here.\n\
+         As data: `evergreen_twin::deviations()`, from `twin/src/deviations.json`.\n\n\
+         ## By design\n\n",
+    );
+    for deviation in evergreen_twin::DEVIATIONS {
+        let _ = writeln!(text, "- {deviation}");
+    }
+    for (origin, title) in [
+        (Origin::Found, "Found by the suite".to_owned()),
+        (Origin::Version, format!("Because the twin follows 1.36 and the real server of the suite is {server}")),
+    ] {
+        let _ = write!(
+            text,
+            "\n## {title}\n\n| What | Differences | Example | Place | Real | Twin |\n|---|---|---|---|---|---|\n"
+        );
+        for found in measured.deviations.iter().filter(|d| d.origin == origin) {
+            let Some(d) = &found.example else { continue };
+            let cell = |t: &str| t.replace('|', "\\|").replace('`', "'").replace("$ns", "NS");
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | `{}` | `{}` | `{}` |",
+                found.what,
+                found.differences,
+                cell(&d.request),
+                cell(&d.at),
+                cell(&d.real),
+                cell(&d.twin)
+            );
+        }
+    }
+    text.push_str(LEFT_OUT);
+    text
 }
 
 const LEFT_OUT: &str = "
@@ -194,20 +230,23 @@ name, because a twin runs no containers and its nodes no kubelet: `pod_can_exec_
 TLS: `custom_client_openssl_tls_configuration`.
 ";
 
-/// Compares the page with what it should be, or writes it.
-pub fn check_page(outcome: &Outcome) {
+/// Compares the page and the data with what they should be, or writes them.
+pub fn check_page(outcome: &Outcome, server: &str) {
     if std::env::var_os("EVERGREEN_ONLY").is_some() {
         return;
     }
-    let path = evergreen_tests::root().join("docs/twin-deviations.md");
-    let page = outcome.page();
-    if std::env::var_os("EVERGREEN_WRITE_DEVIATIONS").is_some() {
-        std::fs::write(&path, page).unwrap();
-        return;
+    let measured = outcome.measured(server);
+    let mut data = serde_json::to_string_pretty(&measured).unwrap();
+    data.push('\n');
+    let (page, root) = (page(&measured), evergreen_tests::root());
+    for (path, text) in [("docs/twin-deviations.md", &page), ("twin/src/deviations.json", &data)] {
+        let path = root.join(path);
+        if std::env::var_os("EVERGREEN_WRITE_DEVIATIONS").is_some() {
+            std::fs::write(&path, text).unwrap();
+            continue;
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        let fresh = kept == *text || !outcome.unknown.is_empty();
+        assert!(fresh, "{} is out of date: make twin-deviations", path.display());
     }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        kept == page || !outcome.unknown.is_empty(),
-        "docs/twin-deviations.md is out of date: make twin-deviations"
-    );
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use evergreen_twin::Origin;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -68,8 +69,8 @@ pub struct Known {
     pub r#where: String,
     /// Place in the answer: `status` or a JSON pointer; `*` stands for anything.
     pub at: String,
-    /// `version` (the real one is older than what the twin follows) or `deviation`.
-    pub kind: String,
+    /// `version` (the real one is older than what the twin follows) or `found`.
+    pub kind: Origin,
     pub why: String,
 }
 
