@@ -1,11 +1,19 @@
 //! MultiActiveService: a service that several sites serve, and what has to hold before it moves.
 
+mod consent;
+mod failback;
+mod gates;
+mod status;
+mod units;
+mod validate;
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, TrafficActuator};
-use crate::{FieldError, HumanDuration, Validate};
+pub use self::{consent::*, failback::*, gates::*, status::*, units::*};
+use super::{TimingProfile, TrafficActuator};
+use crate::HumanDuration;
 
 /// Which sites serve a service, who may move it and how traffic follows.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,10 +26,11 @@ use crate::{FieldError, HumanDuration, Validate};
     shortname = "mas",
     status = "MultiActiveServiceStatus",
     derive = "PartialEq",
-    doc = "A service that several data centers serve at once.",
+    doc = "A service that several data centers can serve.",
     printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
     printcolumn = r#"{"name":"Enforcement","type":"string","jsonPath":".spec.enforcement"}"#,
     printcolumn = r#"{"name":"Active","type":"string","jsonPath":".status.activeSites"}"#,
+    printcolumn = r#"{"name":"Headroom","type":"string","jsonPath":".status.headroom.summary"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
@@ -30,15 +39,22 @@ use crate::{FieldError, HumanDuration, Validate};
 pub struct MultiActiveServiceSpec {
     /// How many sites may serve at once.
     pub mode: ServiceMode,
-    /// System kind of JR/T 0209: decides which gates apply. Only kinds without a data gate are served so far.
+    /// System kind of JR/T 0209: decides which gates apply.
     pub kind: SystemKind,
     /// Sites that may serve it, best first.
     pub sites: Vec<String>,
-    /// How many sites shall serve at once.
+    /// How many sites shall serve at once; 1 for a single writer. Default: 1.
+    #[serde(default = "one")]
     pub min_active: u32,
     /// Failover group; services of one group move together. Default: `<namespace>.<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Cells of mode Unitized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<Units>,
+    /// Services that have to serve at a site before this one is moved there: `name` or `namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
     /// Workload that runs it at each site.
     pub workload: WorkloadRef,
     /// What the service promises.
@@ -50,6 +66,21 @@ pub struct MultiActiveServiceSpec {
     /// Who decides a move.
     #[serde(default)]
     pub decision: DecisionPolicy,
+    /// Whose word counts on who leads. Default: evergreen.
+    #[serde(default)]
+    pub authority: Authority,
+    /// Timing profile that the service was planned for; under another one nothing is moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<TimingProfile>,
+    /// Where each site's data stand; required for kinds flow and account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_gate: Option<DataGate>,
+    /// Room at the sites that stay. Default: hold planned moves, warn about unplanned ones.
+    #[serde(default)]
+    pub capacity_gate: CapacityGate,
+    /// What demotes and promotes the service's database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseHooks>,
     /// No second transition within this time of the last one. Default: 10m.
     #[serde(default = "default_hold_down")]
     pub hold_down: HumanDuration,
@@ -69,16 +100,38 @@ fn default_hold_down() -> HumanDuration {
 pub enum ServiceMode {
     /// Stateless: several sites serve at once; fails static.
     ActiveActive,
+    /// One site at a time; fails closed.
+    ActiveStandby,
+    /// 单元化: cells by customer shard, each held by one site at a time.
+    Unitized,
 }
 
-/// System kinds of JR/T 0209 that need no data gate.
+/// System kinds of JR/T 0209.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SystemKind {
+    /// 流水: a ledger of flows. No loss: data gate with RPO 0, a single writer.
+    Flow,
+    /// 账户: accounts. As flow, and units stay whole.
+    Account,
     /// 计算: re-runnable computation; capacity is its only gate.
     Compute,
-    /// 查询: reads.
+    /// 查询: reads; `objectives.rpo` bounds how stale they may be, if a data gate tells.
     Query,
+}
+
+impl ServiceMode {
+    /// Whether a group of this mode has at most one holder.
+    pub const fn single_writer(self) -> bool {
+        !matches!(self, Self::ActiveActive)
+    }
+}
+
+impl SystemKind {
+    /// Whether nothing may be lost without a person who accepts it.
+    pub const fn no_loss(self) -> bool {
+        matches!(self, Self::Flow | Self::Account)
+    }
 }
 
 /// The workload behind a service.
@@ -103,106 +156,9 @@ pub struct Objectives {
     /// Recovery time objective.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto: Option<HumanDuration>,
-}
-
-/// Whether decisions are acted on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Enforcement {
-    /// Decide, record, show; do nothing.
-    #[default]
-    Observe,
-    /// Act.
-    Enforce,
-}
-
-/// Who decides a move: for planned moves (failback) and unplanned ones (a lost site).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct DecisionPolicy {
-    /// Planned moves. Default: manual.
-    #[serde(default)]
-    pub planned: Decision,
-    /// Unplanned moves. Default: manual.
-    #[serde(default)]
-    pub unplanned: Decision,
-}
-
-/// Who decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Decision {
-    /// The controller proposes in the status and does nothing.
-    #[default]
-    Manual,
-    /// The controller acts.
-    Auto,
-}
-
-/// How a returned site gets its share back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Failback {
-    /// Manual or automatic. Default: manual.
-    #[serde(default)]
-    pub mode: FailbackMode,
-    /// How long a returned site must be healthy and in quorum first. Default: 10m.
-    #[serde(default = "default_hold_down")]
-    pub soak: HumanDuration,
-}
-
-impl Default for Failback {
-    fn default() -> Self {
-        Self { mode: FailbackMode::default(), soak: default_hold_down() }
-    }
-}
-
-/// Who brings a service back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum FailbackMode {
-    /// A person.
-    #[default]
-    Manual,
-    /// The controller, after the soak.
-    Automatic,
-}
-
-/// What the site's controller sees and would do.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MultiActiveServiceStatus {
-    /// Conditions: Accepted, Ready, SpecDrift.
-    #[serde(default)]
-    pub conditions: Vec<Condition>,
-    /// Sites that the assignment map names, comma separated, for people.
+    /// Recovery point objective: how far a site's data may lag behind when it is given the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub active_sites: Option<String>,
-    /// Sites that the assignment map names.
-    #[serde(default)]
-    pub holders: Vec<HolderStatus>,
-    /// What the planner wants to do, why, and what it rejected; empty when nothing.
-    #[serde(default)]
-    pub plan: Vec<String>,
-    /// Weights last written at this site, by site.
-    #[serde(default)]
-    pub weights: std::collections::BTreeMap<String, u32>,
-    /// Digest of the spec that the status speaks of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spec_hash: Option<String>,
-    /// Ready replicas of the workload at this site.
-    #[serde(default)]
-    pub ready_replicas: u32,
-}
-
-/// One holder of the service's group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HolderStatus {
-    /// Site.
-    pub site: String,
-    /// Epoch of the site's lease that is named.
-    pub epoch: u64,
+    pub rpo: Option<HumanDuration>,
 }
 
 impl MultiActiveServiceSpec {
@@ -210,32 +166,28 @@ impl MultiActiveServiceSpec {
     pub fn group_of(&self, namespace: &str, name: &str) -> String {
         self.group.clone().unwrap_or_else(|| crate::names::default_group(namespace, name))
     }
-}
 
-impl Validate for MultiActiveServiceSpec {
-    fn validate(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
-        for (index, site) in self.sites.iter().enumerate() {
-            if !seen.insert(site) {
-                errors.push(FieldError::new(format!("spec.sites[{index}]"), format!("`{site}` is named twice")));
+    /// Failover groups with the sites that may hold each, best first: one, or one for each cell.
+    pub fn groups(&self, namespace: &str, name: &str) -> Vec<(String, &[String])> {
+        let group = self.group_of(namespace, name);
+        match &self.units {
+            Some(units) if self.mode == ServiceMode::Unitized => {
+                units.cells.iter().map(|cell| (format!("{group}.{}", cell.name), cell.sites.as_slice())).collect()
             }
+            _ => vec![(group, self.sites.as_slice())],
         }
-        if self.sites.is_empty() {
-            errors.push(FieldError::new("spec.sites", "name at least one site"));
-        }
-        if self.min_active == 0 || self.min_active as usize > self.sites.len() {
-            errors.push(FieldError::new(
-                "spec.minActive",
-                format!("must be between 1 and the number of sites ({}), but is {}", self.sites.len(), self.min_active),
-            ));
-        }
-        if self.traffic.is_empty() {
-            errors.push(FieldError::new("spec.traffic", "name what moves traffic, as in `- httpRoute: {name: ...}`"));
-        }
-        for (index, actuator) in self.traffic.iter().enumerate() {
-            errors.extend(actuator.validate_for(&format!("spec.traffic[{index}]"), &self.sites));
-        }
-        errors
+    }
+
+    /// Services that it depends on, as (namespace, name).
+    pub fn dependencies<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
+        self.depends_on.iter().map(move |text| match text.split_once('/') {
+            Some((other, name)) => (other.to_owned(), name.to_owned()),
+            None => (namespace.to_owned(), text.clone()),
+        })
+    }
+
+    /// Recovery point objective that a move has to meet; none when no data gate asks for one.
+    pub fn rpo(&self) -> Option<std::time::Duration> {
+        self.data_gate.as_ref().map(|_| self.objectives.rpo.unwrap_or_default().get())
     }
 }

@@ -238,7 +238,7 @@ pub fn playbooks() -> anyhow::Result<Vec<Value>> {
 pub fn overrides() -> Vec<Text> {
     [
         ("MultiActiveService spec.enforcement", "observe", "enforce"),
-        ("MultiActiveService spec.decision.planned, .unplanned", "manual", "auto"),
+        ("MultiActiveService spec.decision.planned, .unplanned", "manual, approve", "auto"),
         ("MultiActiveService spec.failback.mode", "manual", "automatic"),
         ("MultiActiveService spec.holdDown, spec.failback.soak", "10m", SHORT),
         ("DataCenter spec.profile", "bank, D = 30s", "fast, D = 6s"),

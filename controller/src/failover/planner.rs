@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evergreen_api::resources::{Decision as Policy, Enforcement, FailbackMode};
+use evergreen_api::resources::{Decision as Policy, Enforcement, FailbackMode, Stability};
 
 use super::facts::ServiceFacts;
 use crate::quorum::{Entry, Holder};
@@ -78,6 +78,9 @@ pub struct Decision {
 /// Decides about one service; none when everything is as it should be.
 pub fn plan(facts: &ServiceFacts) -> Option<Decision> {
     let spec = &facts.spec;
+    if spec.mode.single_writer() {
+        return None;
+    }
     let wanted = spec.min_active as usize;
     let mut rejected = Vec::new();
     let candidates = candidates(facts, &mut rejected);
@@ -194,12 +197,15 @@ fn verdict(facts: &ServiceFacts, cause: &Cause) -> Verdict {
     if spec.enforcement == Enforcement::Observe {
         return hold("enforcement is observe: decided and recorded, not done".into());
     }
-    let policy = if cause.is_planned() { spec.decision.planned } else { spec.decision.unplanned };
+    if spec.enforcement == Enforcement::Advise {
+        return hold("enforcement is advise: recommended, not done".into());
+    }
+    let policy = if cause.is_planned() { spec.decision.planned } else { spec.decision.unplanned_of(Stability::Steady) };
     // A first placement and a restart give nobody's share away; they need no decision of a person.
     let moves = !matches!(cause, Cause::FirstPlacement | Cause::Restarted(_));
-    if moves && policy == Policy::Manual {
+    if moves && policy != Policy::Auto {
         let which = if cause.is_planned() { "planned" } else { "unplanned" };
-        return hold(format!("decision.{which} is manual: set it to auto, or move the service by hand"));
+        return hold(format!("decision.{which} is not auto: set it to auto, or move the service by hand"));
     }
     let complete = spec.sites.iter().all(|site| facts.can_serve(site));
     if *cause == Cause::FirstPlacement && !complete && facts.entry_stable_for < FIRST_PLACEMENT_PATIENCE {
@@ -359,7 +365,7 @@ mod tests {
         observed.spec.enforcement = Enforcement::Observe;
         assert!(matches!(plan(&observed).unwrap().verdict, Verdict::Hold(_)));
         observed.spec.enforcement = Enforcement::Enforce;
-        observed.spec.decision.unplanned = Policy::Manual;
+        observed.spec.decision.unplanned = Some(Policy::Manual);
         assert!(matches!(plan(&observed).unwrap().verdict, Verdict::Hold(why) if why.contains("unplanned")));
     }
 
