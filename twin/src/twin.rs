@@ -12,11 +12,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::apiserver::clock::Clock;
 use crate::apiserver::http::router;
+use crate::apiserver::leases;
+use crate::apiserver::load::Loaded;
 use crate::apiserver::server::ApiServer;
 use crate::apiserver::store::DEFAULT_RING;
+use crate::apiserver::subresources::is_ready;
 use crate::faults::{Faults, Loss};
 use crate::host::SimulatedHost;
+use crate::objects::meta;
 use crate::sim::load::LoadBook;
 use crate::sim::{SimulatedNode, Simulation, Timing, World, nodes};
 use crate::transport::{InProcess, Served, serve};
@@ -88,6 +93,7 @@ pub struct TwinBuilder {
     ring: usize,
     timing: Timing,
     nodes: Vec<NodeSpec>,
+    held: bool,
 }
 
 impl TwinBuilder {
@@ -115,6 +121,12 @@ impl TwinBuilder {
         self
     }
 
+    /// Holds the clock: time passes only by [`Twin::advance`], until [`Twin::start`].
+    pub fn held(mut self) -> Self {
+        self.held = true;
+        self
+    }
+
     /// Adds a node.
     pub fn node(mut self, node: NodeSpec) -> Self {
         self.nodes.push(node);
@@ -123,7 +135,8 @@ impl TwinBuilder {
 
     /// Makes the twin. Its nodes are registered; nothing runs in it before [`Twin::start`].
     pub fn build(self) -> Twin {
-        let api = ApiServer::new(&self.site, self.seed, self.epoch, self.ring);
+        let clock = if self.held { Clock::held_at(self.epoch) } else { Clock::starting_at(self.epoch) };
+        let api = ApiServer::with_clock(&self.site, self.seed, clock, self.ring);
         api.set_default_toleration_seconds(self.timing.unreachable_toleration.as_secs());
         // Clients in a cluster look for their API server under this name.
         let own = serde_json::json!({"apiVersion": "v1", "kind": "Service",
@@ -135,7 +148,7 @@ impl TwinBuilder {
         for (index, spec) in self.nodes.iter().enumerate() {
             nodes::register(&api, spec, index);
         }
-        let nodes = self
+        let nodes: BTreeMap<String, SimulatedNode> = self
             .nodes
             .into_iter()
             .map(|spec| (spec.name.clone(), SimulatedNode { host: spec.host, up: true }))
@@ -143,19 +156,21 @@ impl TwinBuilder {
         let world = World {
             api,
             timing: self.timing,
+            up: Mutex::new(Arc::new(nodes.keys().cloned().collect())),
             nodes: Mutex::new(nodes),
-            restarted: Mutex::default(),
+            switched: Mutex::default(),
             load: LoadBook::default(),
             nudge: tokio::sync::Notify::new(),
             site_down: watch::Sender::new(false),
         };
-        Twin { inner: Arc::new(Inner { world: Arc::new(world) }) }
+        Twin::of(Arc::new(world), None)
     }
 }
 
 #[derive(Debug)]
 struct Inner {
     world: Arc<World>,
+    simulation: Arc<Mutex<Simulation>>,
 }
 
 /// A simulated data center. Clones share everything.
@@ -177,7 +192,13 @@ impl Twin {
             ring: DEFAULT_RING,
             timing: Timing::kubernetes(),
             nodes: Vec::new(),
+            held: false,
         }
+    }
+
+    fn of(world: Arc<World>, simulation: Option<Simulation>) -> Self {
+        let simulation = simulation.unwrap_or_else(|| Simulation::new(world.clone()));
+        Twin { inner: Arc::new(Inner { world, simulation: Arc::new(Mutex::new(simulation)) }) }
     }
 
     /// Name of the site.
@@ -208,9 +229,54 @@ impl Twin {
         serve(self.router(), Some(self.faults()), addr, self.site()).await
     }
 
-    /// Runs scheduler, kubelets, workload and node controllers until cancelled. To be called once, inside a runtime.
+    /// Runs scheduler, kubelets, workload and node controllers until cancelled, and lets a held clock run. To be
+    /// called once, inside a runtime.
     pub fn start(&self, cancel: CancellationToken) -> JoinHandle<()> {
-        tokio::spawn(Simulation::new(self.inner.world.clone()).run(cancel))
+        self.api().clock().run();
+        tokio::spawn(Simulation::run(self.inner.simulation.clone(), cancel))
+    }
+
+    /// Another twin in the same state, which goes its own way from here: its clock is held, it has no faults but a
+    /// lost site stays lost, and its nodes have no hosts. Same state and same doings give the same future, bit by bit.
+    /// Takes a moment whatever the size: what both share is copied when one of them first changes it.
+    pub fn fork(&self) -> Twin {
+        let mut simulation = self.inner.simulation.lock();
+        simulation.catch_up();
+        let world = Arc::new(self.inner.world.fork());
+        Twin::of(world.clone(), Some(simulation.fork(world)))
+    }
+
+    /// Lets so much time pass, at once: whatever falls due in it is done in order. Returns how many instants there
+    /// were at which something was due. Only for a twin whose clock is held (a fork, or one built with
+    /// [`TwinBuilder::held`]); another one stays as it is.
+    pub fn advance(&self, by: Duration) -> u64 {
+        if !self.api().clock().is_held() {
+            tracing::warn!(
+                site = self.site(),
+                "only a held clock can be moved forward: fork the twin or build it held"
+            );
+            return 0;
+        }
+        self.inner.simulation.lock().advance(by)
+    }
+
+    /// Takes a snapshot of a cluster in as it is: see [`ApiServer::load`]. Its nodes are simulated from here on: those
+    /// that report ready are up, the others are not. No controller acts before [`Twin::start`] or [`Twin::advance`].
+    pub fn load(&self, objects: impl IntoIterator<Item = serde_json::Value>) -> Loaded {
+        let mut simulation = self.inner.simulation.lock();
+        let mut nodes = Vec::new();
+        let loaded = self.api().load(objects.into_iter().inspect(|object| {
+            if object["kind"] == "Node" {
+                nodes.push(meta::name(object).to_owned());
+            }
+        }));
+        for name in nodes {
+            if let Some(node) = self.api().read("", "nodes", "", &name) {
+                self.inner.world.switch(&name, is_ready(&node));
+            }
+        }
+        simulation.relist_all();
+        loaded
     }
 
     /// The faults of this data center's API server.
@@ -253,16 +319,12 @@ impl Twin {
     }
 
     fn set_node_up(&self, name: &str, up: bool) -> bool {
-        let known = match self.inner.world.nodes.lock().get_mut(name) {
-            Some(node) => {
-                if up && !node.up {
-                    self.inner.world.restarted.lock().push(name.to_owned());
-                }
-                node.up = up;
-                true
-            }
-            None => false,
-        };
+        let known = self.inner.world.nodes.lock().contains_key(name);
+        if known {
+            // What it renewed while it was up stays renewed.
+            self.api().show_lease(leases::TABLE, name);
+            self.inner.world.switch(name, up);
+        }
         self.inner.world.nudge.notify_one();
         known
     }

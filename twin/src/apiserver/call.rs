@@ -99,6 +99,11 @@ impl Call<'_> {
     pub(super) fn run(&self, verb: &str, body: &Bytes) -> Result<Response, ApiError> {
         self.check_dry_run(verb)?;
         let (namespace, name) = (self.target.namespace.as_str(), self.target.name.as_str());
+        if name.is_empty() {
+            self.server.show_leases(&self.resource.storage);
+        } else {
+            self.server.show_lease(&self.resource.storage, name);
+        }
         match (verb, self.target.subresource.as_str()) {
             ("list", "") => self.list(),
             ("watch", "") => self.watch(),

@@ -120,6 +120,11 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// Another registry that serves the same now.
+    pub(super) fn fork(&self) -> Registry {
+        Registry { resources: RwLock::new(self.resources.read().clone()) }
+    }
+
     fn add(&self, resource: Resource) {
         let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
         self.resources.write().insert(key, Arc::new(resource));

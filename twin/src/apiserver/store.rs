@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::interner::{Digest, Interner};
 use super::registry::Resource;
 use crate::objects::meta;
 use crate::objects::selectors::{FieldSelector, LabelSelector};
@@ -29,38 +30,52 @@ pub struct Entry {
     pub uid: Arc<str>,
     /// The object.
     pub bytes: Bytes,
-    labels: Box<[(Box<str>, Box<str>)]>,
-    fields: Box<[(Box<str>, Box<str>)]>,
-    owners: Box<[Arc<str>]>,
+    labels: Pairs,
+    fields: Pairs,
+    owners: Arc<[Arc<str>]>,
 }
 
+/// Names and values, shared among all entries that have the same.
+pub(crate) type Pairs = Arc<[(Arc<str>, Arc<str>)]>;
+
 impl Entry {
-    fn new(resource: &Resource, key: Arc<str>, version: u64, value: &Value) -> Self {
-        let pairs = |map: Option<&Value>| {
-            map.and_then(Value::as_object)
-                .map(|m| m.iter().filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect())
-                .unwrap_or_default()
-        };
-        let fields = resource.selectable.iter().filter_map(|path| {
-            let parts: Vec<&str> = path.split('.').collect();
-            let text = match meta::at(value, &parts)? {
-                Value::String(s) => s.clone(),
-                Value::Object(_) | Value::Array(_) | Value::Null => return None,
-                other => other.to_string(),
+    fn new(
+        resource: &Resource,
+        key: Arc<str>,
+        version: u64,
+        value: &Value,
+        before: Option<&Entry>,
+        names: &mut Interner,
+    ) -> Self {
+        let labels = meta::at(value, &["metadata", "labels"]).and_then(Value::as_object);
+        let labels: Vec<(&str, &str)> =
+            labels.into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?))).collect();
+        let mut texts: Vec<(&str, std::borrow::Cow<'_, str>)> = Vec::with_capacity(resource.selectable.len());
+        for path in &resource.selectable {
+            let found = path.split('.').try_fold(value, |at, field| at.get(field));
+            let text = match found {
+                Some(Value::String(s)) => s.as_str().into(),
+                None | Some(Value::Object(_) | Value::Array(_) | Value::Null) => continue,
+                Some(other) => other.to_string().into(),
             };
-            Some((path.as_str().into(), text.into()))
-        });
+            texts.push((path.as_str(), text));
+        }
+        let fields: Vec<(&str, &str)> = texts.iter().map(|(path, text)| (*path, &**text)).collect();
+        let owners = meta::list(value, &["metadata", "ownerReferences"]);
+        let owners: Vec<&str> = owners.iter().filter_map(|o| o["uid"].as_str()).collect();
+        let uid = meta::uid(value);
+        let same_owners = |b: &&Entry| b.owners.iter().map(|o| &**o).eq(owners.iter().copied());
         Entry {
             key,
             version,
-            uid: meta::uid(value).into(),
-            labels: pairs(meta::at(value, &["metadata", "labels"])),
-            fields: fields.collect(),
-            owners: meta::list(value, &["metadata", "ownerReferences"])
-                .iter()
-                .filter_map(|o| o["uid"].as_str().map(Arc::from))
-                .collect(),
-            bytes: serde_json::to_vec(value).expect("a JSON value can always be written").into(),
+            uid: before.filter(|b| *b.uid == *uid).map_or_else(|| uid.into(), |b| b.uid.clone()),
+            labels: names.pairs(&labels, before.map(|b| &b.labels)),
+            fields: names.pairs(&fields, before.map(|b| &b.fields)),
+            owners: match before.filter(same_owners) {
+                Some(before) => before.owners.clone(),
+                None => owners.iter().map(|o| names.one(o)).collect(),
+            },
+            bytes: written(value),
         }
     }
 
@@ -70,10 +85,10 @@ impl Entry {
             key: key(meta::namespace(value), meta::name(value)).into(),
             version: 0,
             uid: meta::uid(value).into(),
-            labels: Box::default(),
-            fields: Box::default(),
-            owners: Box::default(),
-            bytes: serde_json::to_vec(value).expect("a JSON value can always be written").into(),
+            labels: Arc::default(),
+            fields: Arc::default(),
+            owners: Arc::default(),
+            bytes: written(value),
         }
     }
 
@@ -116,6 +131,12 @@ impl Entry {
     }
 }
 
+/// An object's bytes, without room to spare.
+fn written(value: &Value) -> Bytes {
+    let bytes = serde_json::to_vec(value).expect("a JSON value can always be written");
+    Bytes::from(bytes.into_boxed_slice())
+}
+
 /// Which objects a list or watch wants.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
@@ -128,6 +149,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether it fits everything.
+    pub fn is_empty(&self) -> bool {
+        self.namespace.is_none() && self.labels.is_empty() && self.fields.is_empty()
+    }
+
     /// Whether an object is wanted.
     pub fn fits(&self, entry: &Entry) -> bool {
         self.namespace.as_deref().is_none_or(|ns| entry.namespace() == ns)
@@ -154,9 +180,14 @@ pub struct Overrun {
     pub oldest: u64,
 }
 
+type Objects = BTreeMap<Arc<str>, Arc<Entry>>;
+/// (table, key) of an object.
+type Place = (Arc<str>, Arc<str>);
+
+/// The maps are shared with forks until one side writes.
 #[derive(Debug)]
 struct Table {
-    objects: BTreeMap<Arc<str>, Arc<Entry>>,
+    objects: Arc<Objects>,
     ring: VecDeque<Change>,
     forgotten: u64,
     changed: watch::Sender<u64>,
@@ -164,7 +195,7 @@ struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Table { objects: BTreeMap::new(), ring: VecDeque::new(), forgotten: 0, changed: watch::Sender::new(0) }
+        Table { objects: Arc::default(), ring: VecDeque::new(), forgotten: 0, changed: watch::Sender::new(0) }
     }
 }
 
@@ -172,10 +203,13 @@ impl Default for Table {
 struct Inner {
     version: u64,
     tables: HashMap<Arc<str>, Table>,
-    uids: HashMap<Arc<str>, (Arc<str>, Arc<str>)>,
-    dependents: HashMap<Arc<str>, BTreeSet<(Arc<str>, Arc<str>)>>,
+    uids: Arc<HashMap<Arc<str>, Place>>,
+    dependents: Arc<HashMap<Arc<str>, BTreeSet<Place>>>,
     /// UIDs whose owners or dependents the garbage collector has to look at.
     suspects: BTreeSet<Arc<str>>,
+    /// Owners that loaded objects name and that were not loaded: they count as living.
+    foreign: Arc<BTreeSet<Arc<str>>>,
+    names: Interner,
 }
 
 /// All objects of a data center.
@@ -197,6 +231,27 @@ impl Store {
         Store { inner: Mutex::default(), ring: ring.max(1), changed: watch::Sender::new(0) }
     }
 
+    /// A store with the same objects at the same resourceVersion, whatever becomes of either afterwards. Nothing is
+    /// copied now: the first write to a table on either side copies its index (not its objects). Past changes are not
+    /// taken along: a watch from before the fork gets 410.
+    pub fn fork(&self) -> Store {
+        let inner = self.inner.lock();
+        let tables = inner.tables.iter().map(|(name, table)| {
+            let fork = Table { objects: table.objects.clone(), forgotten: inner.version, ..Table::default() };
+            (name.clone(), fork)
+        });
+        let fork = Inner {
+            version: inner.version,
+            tables: tables.collect(),
+            uids: inner.uids.clone(),
+            dependents: inner.dependents.clone(),
+            suspects: inner.suspects.clone(),
+            foreign: inner.foreign.clone(),
+            names: Interner::default(),
+        };
+        Store { changed: watch::Sender::new(inner.version), inner: Mutex::new(fork), ring: self.ring }
+    }
+
     /// The last resourceVersion that was given out.
     pub fn version(&self) -> u64 {
         self.inner.lock().version
@@ -212,18 +267,29 @@ impl Store {
         self.inner.lock().tables.entry(storage.clone()).or_default().changed.subscribe()
     }
 
+    /// Whether somebody waits for changes of one resource.
+    pub fn is_watched(&self, storage: &str) -> bool {
+        self.inner.lock().tables.get(storage).is_some_and(|t| t.changed.receiver_count() > 0)
+    }
+
     /// One object.
     pub fn get(&self, storage: &str, key: &str) -> Option<Arc<Entry>> {
         self.inner.lock().tables.get(storage)?.objects.get(key).cloned()
     }
 
     /// Where the object with a UID is: (table, key).
-    pub fn find_uid(&self, uid: &str) -> Option<(Arc<str>, Arc<str>)> {
+    pub fn find_uid(&self, uid: &str) -> Option<Place> {
         self.inner.lock().uids.get(uid).cloned()
     }
 
+    /// Whether an owner lives: its object is here, or it was named by loaded objects and never was here.
+    pub fn owner_lives(&self, uid: &str) -> bool {
+        let inner = self.inner.lock();
+        inner.uids.contains_key(uid) || inner.foreign.contains(uid)
+    }
+
     /// Objects that name this UID as an owner.
-    pub fn dependents(&self, uid: &str) -> Vec<(Arc<str>, Arc<str>)> {
+    pub fn dependents(&self, uid: &str) -> Vec<Place> {
         self.inner.lock().dependents.get(uid).map(|set| set.iter().cloned().collect()).unwrap_or_default()
     }
 
@@ -246,68 +312,88 @@ impl Store {
 
     /// All fitting objects in the order of their keys, and the resourceVersion of this view.
     pub fn list(&self, storage: &str, filter: &Filter) -> (Vec<Arc<Entry>>, u64) {
-        let inner = self.inner.lock();
-        let version = inner.version;
-        let Some(table) = inner.tables.get(storage) else { return (Vec::new(), version) };
-        let found = match &filter.namespace {
-            // '0' follows '/' in ASCII: the range holds exactly the keys that start with "namespace/".
-            Some(ns) => {
-                let (from, to) = (format!("{ns}/"), format!("{ns}0"));
+        let (objects, version) = {
+            let inner = self.inner.lock();
+            let Some(table) = inner.tables.get(storage) else { return (Vec::new(), inner.version) };
+            // A namespace is a short range; a whole table is looked through without holding up writers.
+            if let Some(namespace) = &filter.namespace {
+                let (from, to) = range_of(namespace);
                 let range = (Bound::Included(from.as_str()), Bound::Excluded(to.as_str()));
-                table.objects.range::<str, _>(range).map(|(_, e)| e).filter(|e| filter.fits(e)).cloned().collect()
+                let found =
+                    table.objects.range::<str, _>(range).map(|(_, e)| e).filter(|e| filter.fits(e)).cloned().collect();
+                return (found, inner.version);
             }
-            None => table.objects.values().filter(|e| filter.fits(e)).cloned().collect(),
+            if filter.is_empty() {
+                return (table.objects.values().cloned().collect(), inner.version);
+            }
+            (table.objects.clone(), inner.version)
         };
-        (found, version)
+        (objects.values().filter(|e| filter.fits(e)).cloned().collect(), version)
     }
 
     /// Writes an object; `value` gets its resourceVersion. The caller holds the server's write lock.
     pub fn put(&self, resource: &Resource, value: &mut Value) -> Arc<Entry> {
-        let mut inner = self.inner.lock();
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
         inner.version += 1;
         let version = inner.version;
         meta::metadata_mut(value).insert("resourceVersion".to_owned(), Value::from(version.to_string()));
-        let key: Arc<str> = key(meta::namespace(value), meta::name(value)).into();
-        let entry = Arc::new(Entry::new(resource, key.clone(), version, value));
-        let before =
-            inner.tables.entry(resource.storage.clone()).or_default().objects.insert(key.clone(), entry.clone());
-        if let Some(before) = &before {
-            inner.forget_owners(&resource.storage, before);
-        }
-        for owner in entry.owners.iter() {
-            if !inner.uids.contains_key(owner) {
-                inner.suspects.insert(owner.clone());
-            }
-            inner.dependents.entry(owner.clone()).or_default().insert((resource.storage.clone(), key.clone()));
-        }
+        let (entry, before) = inner.insert(resource, version, value);
         if meta::is_deleting(value) && meta::has_finalizers(value) {
             inner.suspects.insert(entry.uid.clone());
         }
-        inner.uids.insert(entry.uid.clone(), (resource.storage.clone(), key));
-        self.announce(&mut inner, &resource.storage, Change { before, after: entry.clone(), deleted: false });
-        drop(inner);
+        self.announce(inner, &resource.storage, Change { before, after: entry.clone(), deleted: false });
+        drop(guard);
         self.changed.send_replace(version);
         entry
     }
 
+    /// Takes an object in as it is, with its resourceVersion if it has one that is a number and higher ones otherwise;
+    /// nobody is told. Owners that are not here count as living until [`Store::loaded`].
+    pub fn load(&self, resource: &Resource, value: &mut Value) -> Arc<Entry> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let given = meta::text(value, &["metadata", "resourceVersion"]).and_then(|v| v.parse::<u64>().ok());
+        let version = given.filter(|v| *v > 0).unwrap_or(inner.version + 1);
+        inner.version = inner.version.max(version);
+        meta::metadata_mut(value).insert("resourceVersion".to_owned(), Value::from(version.to_string()));
+        inner.insert(resource, version, value).0
+    }
+
+    /// Ends a loading: whoever is named as an owner and is not here, counts as living for ever; past changes are
+    /// forgotten.
+    pub fn loaded(&self) {
+        {
+            let mut guard = self.inner.lock();
+            let inner = &mut *guard;
+            let foreign = Arc::make_mut(&mut inner.foreign);
+            foreign.extend(inner.dependents.keys().filter(|uid| !inner.uids.contains_key(*uid)).cloned());
+            inner.suspects.clear();
+        }
+        self.compact();
+    }
+
     /// Removes an object; watchers see its last state with a new resourceVersion.
     pub fn remove(&self, resource: &Resource, key: &str) -> Option<Arc<Entry>> {
-        let mut inner = self.inner.lock();
-        let before = inner.tables.get_mut(&resource.storage)?.objects.remove(key)?;
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let table = inner.tables.get_mut(&resource.storage).filter(|t| t.objects.contains_key(key))?;
+        let before = Arc::make_mut(&mut table.objects).remove(key)?;
         inner.version += 1;
         let version = inner.version;
         let mut value = before.value();
         meta::metadata_mut(&mut value).insert("resourceVersion".to_owned(), Value::from(version.to_string()));
-        let after = Arc::new(Entry::new(resource, before.key.clone(), version, &value));
+        let after =
+            Arc::new(Entry::new(resource, before.key.clone(), version, &value, Some(&before), &mut inner.names));
         inner.forget_owners(&resource.storage, &before);
-        inner.uids.remove(&before.uid);
+        Arc::make_mut(&mut inner.uids).remove(&before.uid);
         if inner.dependents.contains_key(&before.uid) {
             inner.suspects.insert(before.uid.clone());
         }
         inner.suspects.extend(before.owners.iter().cloned());
         let change = Change { before: Some(before), after: after.clone(), deleted: true };
-        self.announce(&mut inner, &resource.storage, change);
-        drop(inner);
+        self.announce(inner, &resource.storage, change);
+        drop(guard);
         self.changed.send_replace(version);
         Some(after)
     }
@@ -334,8 +420,26 @@ impl Store {
         if since < table.forgotten {
             return Err(Overrun { oldest: table.forgotten });
         }
+        if table.ring.back().is_none_or(|c| c.after.version <= since) {
+            return Ok(Vec::new());
+        }
         let start = table.ring.partition_point(|c| c.after.version <= since);
         Ok(table.ring.range(start..).take(limit).cloned().collect())
+    }
+
+    /// A number that two stores share exactly when they hold the same objects, byte for byte, at the same versions.
+    /// FNV-1a over tables, keys and objects in their order.
+    pub fn digest(&self) -> u64 {
+        let mut hash = Digest::default();
+        for table in self.tables() {
+            hash.add(table.as_bytes());
+            for entry in self.list(&table, &Filter::default()).0 {
+                hash.add(entry.key.as_bytes());
+                hash.add(&entry.version.to_le_bytes());
+                hash.add(&entry.bytes);
+            }
+        }
+        hash.finish()
     }
 
     /// Forgets all past changes, so that every watch from before now gets 410.
@@ -354,13 +458,49 @@ impl Store {
     }
 }
 
+/// The range of keys of a namespace: '0' follows '/' in ASCII, so it holds exactly those that start with "namespace/".
+fn range_of(namespace: &str) -> (String, String) {
+    (format!("{namespace}/"), format!("{namespace}0"))
+}
+
 impl Inner {
+    /// Puts an entry in its place and keeps the indexes right.
+    fn insert(&mut self, resource: &Resource, version: u64, value: &Value) -> (Arc<Entry>, Option<Arc<Entry>>) {
+        if !self.tables.contains_key(&resource.storage) {
+            self.tables.insert(resource.storage.clone(), Table::default());
+        }
+        let table = self.tables.get_mut(&resource.storage).expect("made just above");
+        let text = key(meta::namespace(value), meta::name(value));
+        let before = table.objects.get(text.as_str()).cloned();
+        let key = before.as_ref().map_or_else(|| text.into(), |b| b.key.clone());
+        let entry = Entry::new(resource, Arc::clone(&key), version, value, before.as_deref(), &mut self.names);
+        let entry = Arc::new(entry);
+        Arc::make_mut(&mut table.objects).insert(key.clone(), entry.clone());
+        if before.as_ref().is_some_and(|b| b.uid == entry.uid && b.owners == entry.owners) {
+            return (entry, before);
+        }
+        if let Some(before) = &before {
+            self.forget_owners(&resource.storage, before);
+            Arc::make_mut(&mut self.uids).remove(&before.uid);
+        }
+        for owner in entry.owners.iter() {
+            if !self.uids.contains_key(owner) && !self.foreign.contains(owner) {
+                self.suspects.insert(owner.clone());
+            }
+            let place = (resource.storage.clone(), key.clone());
+            Arc::make_mut(&mut self.dependents).entry(owner.clone()).or_default().insert(place);
+        }
+        Arc::make_mut(&mut self.uids).insert(entry.uid.clone(), (resource.storage.clone(), key));
+        (entry, before)
+    }
+
     fn forget_owners(&mut self, storage: &Arc<str>, entry: &Entry) {
         for owner in entry.owners.iter() {
-            if let Some(set) = self.dependents.get_mut(owner) {
+            let dependents = Arc::make_mut(&mut self.dependents);
+            if let Some(set) = dependents.get_mut(owner) {
                 set.remove(&(storage.clone(), entry.key.clone()));
                 if set.is_empty() {
-                    self.dependents.remove(owner);
+                    dependents.remove(owner);
                 }
             }
         }

@@ -62,6 +62,7 @@ impl ApiServer {
         options: WatchOptions,
     ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + use<> {
         let changed = self.store().changes_of(&resource.storage);
+        self.show_leases(&resource.storage);
         let mut watch = Watch {
             server: self.clone(),
             changed,

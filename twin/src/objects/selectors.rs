@@ -135,6 +135,11 @@ fn label_key(key: &str) -> Result<String, String> {
 pub struct FieldSelector(Vec<(String, bool, String)>);
 
 impl FieldSelector {
+    /// Whether it has no requirement at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Parses the query form and checks each path against the ones the kind offers.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! PodDisruptionBudgets: how many disruptions are allowed now.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::Simulation;
@@ -17,7 +19,7 @@ impl Simulation {
         let Some((namespace, name)) = key.split_once('/') else { return };
         let Some(budget) = self.api().read("policy", "poddisruptionbudgets", namespace, name) else { return };
         let Some(selector) = LabelSelector::from_object(budget["spec"].get("selector")) else { return };
-        let pods: Vec<PodFacts> =
+        let pods: Vec<Arc<PodFacts>> =
             self.cache.in_namespace(namespace).filter(|p| p.fits(&selector) && p.is_active()).cloned().collect();
         let disrupted = self.still_disrupted(&budget, &pods);
         let healthy = pods.iter().filter(|p| p.ready && !disrupted.contains_key(p.name())).count() as i64;
@@ -49,7 +51,7 @@ impl Simulation {
     }
 
     /// Expected pods, and how many of them must be healthy.
-    fn wanted(&self, budget: &Value, pods: &[PodFacts]) -> (i64, i64) {
+    fn wanted(&self, budget: &Value, pods: &[Arc<PodFacts>]) -> (i64, i64) {
         let count = pods.len() as i64;
         let (least, most) = (&budget["spec"]["minAvailable"], &budget["spec"]["maxUnavailable"]);
         if let Some(number) = least.as_i64() {
@@ -63,8 +65,8 @@ impl Simulation {
     }
 
     /// The replicas that the pods' controllers ask for; Deployments count in place of their ReplicaSets.
-    fn expected_by_controllers(&self, pods: &[PodFacts]) -> Option<i64> {
-        let mut owners: Vec<String> = pods.iter().filter_map(|p| p.controller.clone()).collect();
+    fn expected_by_controllers(&self, pods: &[Arc<PodFacts>]) -> Option<i64> {
+        let mut owners: Vec<Arc<str>> = pods.iter().filter_map(|p| p.controller.clone()).collect();
         owners.sort();
         owners.dedup();
         let mut scales: Vec<(String, i64)> = Vec::new();
@@ -86,7 +88,7 @@ impl Simulation {
         (!scales.is_empty()).then(|| scales.iter().map(|(_, n)| n).sum())
     }
 
-    fn still_disrupted(&self, budget: &Value, pods: &[PodFacts]) -> Map<String, Value> {
+    fn still_disrupted(&self, budget: &Value, pods: &[Arc<PodFacts>]) -> Map<String, Value> {
         let now = self.api().clock().now().as_second();
         budget["status"]["disruptedPods"]
             .as_object()

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::apiserver::clock::Moment;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::{Simulation, Work};
 use crate::apiserver::store::{Change, Entry};
@@ -15,30 +15,30 @@ use crate::objects::selectors::LabelSelector;
 /// The few facts of a pod that controllers decide by.
 #[derive(Debug, Clone)]
 pub(crate) struct PodFacts {
+    pub(crate) entry: Arc<Entry>,
     pub(crate) key: Arc<str>,
-    pub(crate) uid: String,
-    pub(crate) labels: Value,
-    pub(crate) controller: Option<String>,
-    pub(crate) node: Option<String>,
-    pub(crate) phase: String,
+    pub(crate) uid: Arc<str>,
+    pub(crate) controller: Option<Arc<str>>,
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) phase: &'static str,
     pub(crate) ready: bool,
     /// Seconds of grace, when deletion has begun.
     pub(crate) deleting: Option<i64>,
-    pub(crate) address: Option<String>,
+    pub(crate) address: Option<Box<str>>,
     pub(crate) cpu_millis: u64,
     pub(crate) memory_bytes: u64,
     pub(crate) cpu_limit_millis: Option<u64>,
-    pub(crate) qos: String,
-    pub(crate) created: String,
+    pub(crate) qos: &'static str,
+    pub(crate) created: Box<str>,
     pub(crate) priority: i64,
     /// Whether its containers are started anew whatever their end.
     pub(crate) restarts: bool,
     /// Name of the first container.
-    pub(crate) container: String,
+    pub(crate) container: Box<str>,
 }
 
 impl PodFacts {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &Arc<Entry>, nodes: &BTreeMap<Arc<str>, Arc<NodeInfo>>) -> Self {
         let pod = entry.value();
         let sum = |what: &str, resource: &str, read: fn(&Value) -> Option<u64>| {
             meta::list(&pod, &["spec", "containers"])
@@ -46,44 +46,112 @@ impl PodFacts {
                 .filter_map(|c| c["resources"][what].get(resource).and_then(read))
                 .reduce(|a, b| a + b)
         };
-        let text = |path: &[&str]| meta::text(&pod, path).map(str::to_owned);
+        let node = meta::text(&pod, &["spec", "nodeName"]).filter(|n| !n.is_empty());
+        let controller = meta::controller_uid(&pod);
         PodFacts {
+            entry: entry.clone(),
             key: entry.key.clone(),
-            uid: entry.uid.to_string(),
-            labels: pod["metadata"]["labels"].clone(),
-            controller: meta::controller_uid(&pod).map(str::to_owned),
-            node: text(&["spec", "nodeName"]),
-            phase: text(&["status", "phase"]).unwrap_or_default(),
+            uid: entry.uid.clone(),
+            // The owner's UID and the node's name are shared with the owner references and the node.
+            controller: controller
+                .map(|uid| entry.owners().iter().find(|o| ***o == *uid).map_or_else(|| uid.into(), Arc::clone)),
+            node: node.map(|n| nodes.get_key_value(n).map_or_else(|| n.into(), |(name, _)| name.clone())),
+            phase: known(meta::text(&pod, &["status", "phase"]), &PHASES),
             ready: is_ready(&pod),
             deleting: meta::is_deleting(&pod)
                 .then(|| meta::integer(&pod, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0)),
-            address: text(&["status", "podIP"]),
+            address: meta::text(&pod, &["status", "podIP"]).map(Box::from),
             cpu_millis: sum("requests", "cpu", meta::cpu_millis).unwrap_or(0),
             memory_bytes: sum("requests", "memory", meta::whole).unwrap_or(0),
             cpu_limit_millis: sum("limits", "cpu", meta::cpu_millis),
-            qos: text(&["status", "qosClass"]).unwrap_or_default(),
-            created: text(&["metadata", "creationTimestamp"]).unwrap_or_default(),
+            qos: known(meta::text(&pod, &["status", "qosClass"]), &CLASSES),
+            created: meta::text(&pod, &["metadata", "creationTimestamp"]).unwrap_or_default().into(),
             priority: meta::integer(&pod, &["spec", "priority"]).unwrap_or(0),
             restarts: meta::text(&pod, &["spec", "restartPolicy"]).is_none_or(|p| p == "Always"),
-            container: pod["spec"]["containers"][0]["name"].as_str().unwrap_or_default().to_owned(),
+            container: pod["spec"]["containers"][0]["name"].as_str().unwrap_or_default().into(),
         }
     }
 
     /// Whether it runs or may yet run.
     pub(crate) fn is_active(&self) -> bool {
-        self.deleting.is_none() && !matches!(self.phase.as_str(), "Succeeded" | "Failed")
+        self.deleting.is_none() && !self.is_over()
+    }
+
+    /// Whether its containers have ended for good.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.phase, "Succeeded" | "Failed")
+    }
+
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        self.entry.label(key)
     }
 
     pub(crate) fn fits(&self, selector: &LabelSelector) -> bool {
-        selector.fits(|key| self.labels.get(key).and_then(Value::as_str))
+        selector.fits(|key| self.entry.label(key))
     }
 
     pub(crate) fn namespace(&self) -> &str {
-        self.key.split_once('/').map_or("", |(ns, _)| ns)
+        self.entry.namespace()
     }
 
     pub(crate) fn name(&self) -> &str {
-        self.key.split_once('/').map_or(&self.key, |(_, name)| name)
+        self.entry.name()
+    }
+}
+
+const PHASES: [&str; 5] = ["Pending", "Running", "Succeeded", "Failed", "Unknown"];
+const CLASSES: [&str; 3] = ["Guaranteed", "Burstable", "BestEffort"];
+
+fn known(text: Option<&str>, words: &[&'static str]) -> &'static str {
+    words.iter().find(|w| Some(**w) == text).copied().unwrap_or_default()
+}
+
+/// What the controllers know of a node.
+#[derive(Debug)]
+pub(crate) struct NodeInfo {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) zone: Box<str>,
+    /// The status of the condition Ready; `None` for Unknown.
+    pub(crate) ready: Option<bool>,
+    pub(crate) taints: Box<[Value]>,
+    pub(crate) cordoned: bool,
+    pub(crate) deleting: bool,
+    pub(crate) cpu_millis: Option<u64>,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) pods: Option<u64>,
+    pub(crate) address: Value,
+}
+
+impl NodeInfo {
+    fn of(entry: &Arc<Entry>) -> Self {
+        let node = entry.value();
+        let room = &node["status"]["allocatable"];
+        let read = |what: &str, read: fn(&Value) -> Option<u64>| room.get(what).and_then(read);
+        let ready = meta::list(&node, &["status", "conditions"]).iter().find(|c| c["type"] == "Ready");
+        NodeInfo {
+            zone: entry.label(evergreen_api::names::LABEL_ZONE).unwrap_or_default().into(),
+            ready: match ready.and_then(|c| c["status"].as_str()) {
+                Some("True") => Some(true),
+                Some("False") => Some(false),
+                _ => None,
+            },
+            taints: meta::list(&node, &["spec", "taints"]).into(),
+            cordoned: node["spec"]["unschedulable"] == true,
+            deleting: meta::is_deleting(&node),
+            cpu_millis: read("cpu", meta::cpu_millis),
+            memory_bytes: read("memory", meta::whole),
+            pods: read("pods", meta::whole),
+            address: node["status"]["addresses"][0]["address"].clone(),
+            entry: entry.clone(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.entry.name()
+    }
+
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        self.entry.label(key)
     }
 }
 
@@ -97,41 +165,63 @@ pub(crate) enum Stage {
     Ended,
 }
 
-#[derive(Debug, Default)]
+type Keys = BTreeSet<Arc<str>>;
+
+/// The large maps are shared with forks until one side writes.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Cache {
-    pub(crate) pods: BTreeMap<Arc<str>, PodFacts>,
-    by_node: HashMap<String, BTreeSet<Arc<str>>>,
-    by_controller: HashMap<String, BTreeSet<Arc<str>>>,
-    pub(crate) unscheduled: BTreeSet<Arc<str>>,
+    pub(crate) pods: Arc<BTreeMap<Arc<str>, Arc<PodFacts>>>,
+    pub(crate) nodes: Arc<BTreeMap<Arc<str>, Arc<NodeInfo>>>,
+    by_node: Arc<HashMap<Arc<str>, Keys>>,
+    by_controller: Arc<HashMap<Arc<str>, Keys>>,
+    pub(crate) unscheduled: Keys,
     /// Services and budgets with their selectors.
-    services: BTreeMap<Arc<str>, Option<LabelSelector>>,
-    budgets: BTreeMap<Arc<str>, Option<LabelSelector>>,
+    services: Arc<BTreeMap<Arc<str>, Option<LabelSelector>>>,
+    budgets: Arc<BTreeMap<Arc<str>, Option<LabelSelector>>>,
     /// UID of a ReplicaSet -> its key.
-    owners: HashMap<String, Arc<str>>,
-    pub(crate) daemon_sets: BTreeSet<Arc<str>>,
-    pub(crate) suspects: BTreeSet<Arc<str>>,
+    owners: Arc<HashMap<Arc<str>, Arc<str>>>,
+    pub(crate) daemon_sets: Keys,
+    pub(crate) suspects: Keys,
     pub(crate) terminating_namespaces: bool,
     /// Kubelet stages by pod UID, with the instant of the next step.
-    pub(crate) stages: HashMap<String, (Stage, Instant)>,
+    stages: Arc<HashMap<Arc<str>, (Stage, Moment)>>,
 }
 
 impl Cache {
     pub(crate) fn clear_pods(&mut self) {
-        self.pods.clear();
-        self.by_node.clear();
-        self.by_controller.clear();
+        self.pods = Arc::default();
+        self.by_node = Arc::default();
+        self.by_controller = Arc::default();
         self.unscheduled.clear();
     }
 
-    pub(crate) fn on_node(&self, node: &str) -> impl Iterator<Item = &PodFacts> {
+    pub(crate) fn clear_nodes(&mut self) {
+        self.nodes = Arc::default();
+    }
+
+    pub(crate) fn stage(&self, uid: &str) -> Option<(Stage, Moment)> {
+        self.stages.get(uid).copied()
+    }
+
+    pub(crate) fn set_stage(&mut self, uid: &Arc<str>, stage: Stage, next: Moment) {
+        Arc::make_mut(&mut self.stages).insert(uid.clone(), (stage, next));
+    }
+
+    pub(crate) fn forget_stage(&mut self, uid: &str) {
+        if self.stages.contains_key(uid) {
+            Arc::make_mut(&mut self.stages).remove(uid);
+        }
+    }
+
+    pub(crate) fn on_node(&self, node: &str) -> impl Iterator<Item = &Arc<PodFacts>> {
         self.by_node.get(node).into_iter().flatten().filter_map(|key| self.pods.get(key))
     }
 
-    pub(crate) fn of_controller(&self, uid: &str) -> impl Iterator<Item = &PodFacts> {
+    pub(crate) fn of_controller(&self, uid: &str) -> impl Iterator<Item = &Arc<PodFacts>> {
         self.by_controller.get(uid).into_iter().flatten().filter_map(|key| self.pods.get(key))
     }
 
-    pub(crate) fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a PodFacts> {
+    pub(crate) fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<PodFacts>> {
         let from: Arc<str> = format!("{namespace}/").into();
         self.pods.range(from..).map(|(_, p)| p).take_while(move |p| p.namespace() == namespace)
     }
@@ -142,9 +232,9 @@ impl Cache {
 
     pub(crate) fn note_owner(&mut self, entry: &Entry, deleted: bool) {
         if deleted {
-            self.owners.remove(&*entry.uid);
-        } else {
-            self.owners.insert(entry.uid.to_string(), entry.key.clone());
+            Arc::make_mut(&mut self.owners).remove(&*entry.uid);
+        } else if self.owners.get(&entry.uid) != Some(&entry.key) {
+            Arc::make_mut(&mut self.owners).insert(entry.uid.clone(), entry.key.clone());
         }
     }
 
@@ -153,7 +243,7 @@ impl Cache {
     }
 
     pub(crate) fn note_selector(&mut self, entry: &Entry, deleted: bool, service: bool) {
-        let table = if service { &mut self.services } else { &mut self.budgets };
+        let table = Arc::make_mut(if service { &mut self.services } else { &mut self.budgets });
         if deleted {
             table.remove(&entry.key);
             return;
@@ -164,43 +254,53 @@ impl Cache {
         table.insert(entry.key.clone(), selector);
     }
 
-    fn insert(&mut self, facts: PodFacts) {
+    fn insert(&mut self, facts: Arc<PodFacts>) {
         if let Some(node) = &facts.node {
-            self.by_node.entry(node.clone()).or_default().insert(facts.key.clone());
+            Arc::make_mut(&mut self.by_node).entry(node.clone()).or_default().insert(facts.key.clone());
         }
         if let Some(uid) = &facts.controller {
-            self.by_controller.entry(uid.clone()).or_default().insert(facts.key.clone());
+            Arc::make_mut(&mut self.by_controller).entry(uid.clone()).or_default().insert(facts.key.clone());
         }
         if facts.node.is_none() && facts.is_active() {
             self.unscheduled.insert(facts.key.clone());
         } else {
             self.unscheduled.remove(&facts.key);
         }
-        self.pods.insert(facts.key.clone(), facts);
+        Arc::make_mut(&mut self.pods).insert(facts.key.clone(), facts);
     }
 
     /// Counts a pod on a node before its binding comes back through the changes.
-    pub(crate) fn place(&mut self, key: &Arc<str>, node: &str) {
-        if let Some(mut facts) = self.remove(key) {
-            facts.node = Some(node.to_owned());
-            self.insert(facts);
+    pub(crate) fn place(&mut self, key: &Arc<str>, node: &Arc<str>) {
+        if let Some(facts) = self.remove(key) {
+            self.insert(Arc::new(PodFacts { node: Some(node.clone()), ..(*facts).clone() }));
         }
     }
 
-    fn remove(&mut self, key: &str) -> Option<PodFacts> {
-        let facts = self.pods.remove(key)?;
+    fn remove(&mut self, key: &str) -> Option<Arc<PodFacts>> {
+        if !self.pods.contains_key(key) {
+            return None;
+        }
+        let facts = Arc::make_mut(&mut self.pods).remove(key)?;
         self.unscheduled.remove(key);
         for (index, name) in [(&mut self.by_node, &facts.node), (&mut self.by_controller, &facts.controller)] {
-            if let Some(name) = name
-                && let Some(keys) = index.get_mut(name)
-            {
-                keys.remove(key);
-                if keys.is_empty() {
-                    index.remove(name);
+            if let Some(name) = name {
+                let index = Arc::make_mut(index);
+                if let Some(keys) = index.get_mut(name) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        index.remove(name);
+                    }
                 }
             }
         }
         Some(facts)
+    }
+
+    /// Pods that are bound to nodes that are not there.
+    pub(crate) fn on_unknown_nodes(&self) -> Vec<Arc<PodFacts>> {
+        let mut lost: Vec<&Arc<str>> = self.by_node.keys().filter(|n| !self.nodes.contains_key(*n)).collect();
+        lost.sort();
+        lost.into_iter().flat_map(|node| self.on_node(node)).cloned().collect()
     }
 
     /// Services and budgets that hold a pod.
@@ -228,12 +328,12 @@ impl Simulation {
             self.mark_around(before);
         }
         if change.deleted {
-            self.cache.stages.remove(&*change.after.uid);
+            self.cache.forget_stage(&change.after.uid);
             self.world.load.forget(&change.after.uid);
             self.mark(Work::Schedule);
             return;
         }
-        let facts = PodFacts::of(&change.after);
+        let facts = Arc::new(PodFacts::of(&change.after, &self.cache.nodes));
         if facts.node.is_none() && facts.is_active() {
             self.mark(Work::Schedule);
         }
@@ -243,6 +343,17 @@ impl Simulation {
         }
         self.cache.insert(facts);
         self.mark(Work::Pod(key));
+    }
+
+    pub(crate) fn take_in_node(&mut self, change: &Change) {
+        let key: Arc<str> = change.after.name().into();
+        if change.deleted {
+            Arc::make_mut(&mut self.cache.nodes).remove(&key);
+        } else {
+            let info = Arc::new(NodeInfo::of(&change.after));
+            Arc::make_mut(&mut self.cache.nodes).insert(key.clone(), info);
+        }
+        self.look_out_for(&key);
     }
 
     fn mark_around(&mut self, facts: &PodFacts) {

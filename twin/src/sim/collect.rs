@@ -41,6 +41,7 @@ impl Simulation {
         let suspects = std::mem::take(&mut self.cache.suspects);
         for uid in suspects {
             match self.api().store().find_uid(&uid) {
+                None if self.api().store().owner_lives(&uid) => {}
                 None => self.drop_dependents(&uid),
                 Some((table, key)) => self.finish_deletion(&uid, &table, &key),
             }
@@ -52,8 +53,7 @@ impl Simulation {
         for (table, key) in self.api().store().dependents(uid) {
             let Some((resource, value)) = self.find(&table, &key) else { continue };
             let owners = meta::list(&value, &["metadata", "ownerReferences"]);
-            let living =
-                owners.iter().any(|o| o["uid"].as_str().is_some_and(|u| self.api().store().find_uid(u).is_some()));
+            let living = owners.iter().any(|o| o["uid"].as_str().is_some_and(|u| self.api().store().owner_lives(u)));
             if living {
                 self.remove_owner(&resource, &value, uid);
             } else if !meta::is_deleting(&value) {

@@ -1,5 +1,7 @@
 //! DaemonSets: one pod on every node that takes it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Simulation;
@@ -31,7 +33,7 @@ impl Simulation {
         }
         let nodes: Vec<Value> = self.api().read_all("", "nodes", None);
         let eligible: Vec<&str> = nodes.iter().filter(|n| takes(n, &template["spec"])).map(meta::name).collect();
-        let pods: Vec<PodFacts> =
+        let pods: Vec<Arc<PodFacts>> =
             self.cache.of_controller(meta::uid(&set)).filter(|p| p.is_active()).cloned().collect();
         for node in &eligible {
             if !pods.iter().any(|p| p.node.as_deref() == Some(node)) {

@@ -1,5 +1,7 @@
 //! EndpointSlices and Endpoints: which pods stand behind a Service. One slice a Service.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Simulation;
@@ -14,10 +16,10 @@ impl Simulation {
         let Some(service) = self.api().read("", "services", namespace, name) else { return };
         let selector = LabelSelector::from_map(service["spec"].get("selector"));
         let Some(selector) = selector.filter(|_| service["spec"]["type"] != "ExternalName") else { return };
-        let pods: Vec<PodFacts> = self
+        let pods: Vec<Arc<PodFacts>> = self
             .cache
             .in_namespace(namespace)
-            .filter(|p| p.fits(&selector) && p.address.is_some() && !matches!(p.phase.as_str(), "Succeeded" | "Failed"))
+            .filter(|p| p.fits(&selector) && p.address.is_some() && !matches!(p.phase, "Succeeded" | "Failed"))
             .cloned()
             .collect();
         let first = pods.first().and_then(|p| self.api().read("", "pods", namespace, p.name()));
@@ -26,7 +28,7 @@ impl Simulation {
         self.write_endpoints(&service, namespace, name, &pods, &ports);
     }
 
-    fn write_slice(&self, service: &Value, namespace: &str, name: &str, pods: &[PodFacts], ports: &[Value]) {
+    fn write_slice(&self, service: &Value, namespace: &str, name: &str, pods: &[Arc<PodFacts>], ports: &[Value]) {
         let endpoints: Vec<Value> = pods
             .iter()
             .map(|p| {
@@ -55,7 +57,7 @@ impl Simulation {
         }));
     }
 
-    fn write_endpoints(&self, service: &Value, namespace: &str, name: &str, pods: &[PodFacts], ports: &[Value]) {
+    fn write_endpoints(&self, service: &Value, namespace: &str, name: &str, pods: &[Arc<PodFacts>], ports: &[Value]) {
         let addresses = |ready: bool| -> Vec<Value> {
             pods.iter()
                 .filter(|p| p.deleting.is_none() && p.ready == ready)

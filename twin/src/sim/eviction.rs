@@ -1,9 +1,11 @@
 //! Taints with the effect NoExecute: pods that do not tolerate them go, at once or after their tolerationSeconds.
 
+use std::sync::Arc;
+
 use std::collections::HashMap;
 
+use crate::apiserver::clock::Moment;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::Simulation;
 use super::cache::PodFacts;
@@ -13,9 +15,9 @@ use crate::apiserver::store::Change;
 use crate::objects::meta;
 
 /// The taints that drive pods out, by node, each with the instant at which it was first seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Evictions {
-    taints: HashMap<String, Vec<(Value, Instant)>>,
+    taints: HashMap<String, Vec<(Value, Moment)>>,
 }
 
 impl Evictions {
@@ -24,7 +26,7 @@ impl Evictions {
     }
 
     /// Takes a node's change in; says whether its taints are worth a look.
-    pub(crate) fn take_in(&mut self, change: &Change, now: Instant) -> bool {
+    pub(crate) fn take_in(&mut self, change: &Change, now: Moment) -> bool {
         let name = change.after.name();
         // Most nodes have none, and most changes are heartbeats: the bytes tell without being parsed.
         let may_have = !change.deleted && change.after.bytes.windows(9).any(|w| w == b"NoExecute");
@@ -33,7 +35,7 @@ impl Evictions {
         }
         let before = self.taints.remove(name).unwrap_or_default();
         let node = change.after.value();
-        let taints: Vec<(Value, Instant)> = meta::list(&node, &["spec", "taints"])
+        let taints: Vec<(Value, Moment)> = meta::list(&node, &["spec", "taints"])
             .iter()
             .filter(|t| t["effect"] == "NoExecute")
             .map(|taint| {
@@ -49,7 +51,7 @@ impl Evictions {
     }
 
     /// When a pod with that spec has to go from the node; `None` for never.
-    fn deadline(&self, node: &str, spec: &Value) -> Option<Instant> {
+    fn deadline(&self, node: &str, spec: &Value) -> Option<Moment> {
         self.taints.get(node)?.iter().filter_map(|(taint, since)| Some(*since + patience(spec, taint)?)).min()
     }
 }
@@ -70,16 +72,16 @@ fn patience(spec: &Value, taint: &Value) -> Option<std::time::Duration> {
 impl Simulation {
     /// Evicts whatever has no time left and sets the clock for the next.
     pub(crate) fn evict_intolerant(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         let mut nodes: Vec<&String> = self.evictions.taints.keys().collect();
         nodes.sort();
-        let (mut next, mut due) = (None, Vec::<PodFacts>::new());
+        let (mut next, mut due) = (None, Vec::<Arc<PodFacts>>::new());
         for node in nodes {
             for pod in self.cache.on_node(node).filter(|p| p.is_active()) {
                 let Some(object) = self.api().read("", "pods", pod.namespace(), pod.name()) else { continue };
                 match self.evictions.deadline(node, &object["spec"]) {
                     Some(at) if at <= now => due.push(pod.clone()),
-                    Some(at) => next = Some(next.map_or(at, |n: Instant| n.min(at))),
+                    Some(at) => next = Some(next.map_or(at, |n: Moment| n.min(at))),
                     None => {}
                 }
             }

@@ -1,5 +1,7 @@
 //! Jobs: pods that run to their end. A container of a pod that is not restarted for ever ends by itself, in success.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Simulation;
@@ -17,10 +19,10 @@ impl Simulation {
         if meta::is_deleting(&job) || finished || job["spec"]["suspend"] == true {
             return;
         }
-        let pods: Vec<PodFacts> = self.cache.of_controller(meta::uid(&job)).cloned().collect();
+        let pods: Vec<Arc<PodFacts>> = self.cache.of_controller(meta::uid(&job)).cloned().collect();
         let count = |phase: &str| pods.iter().filter(|p| p.phase == phase).count() as i64;
         let (succeeded, failed) = (count("Succeeded"), count("Failed"));
-        let active: Vec<&PodFacts> = pods.iter().filter(|p| p.is_active()).collect();
+        let active: Vec<&Arc<PodFacts>> = pods.iter().filter(|p| p.is_active()).collect();
         let parallelism = integer(&job, &["spec", "parallelism"]).unwrap_or(1).max(0);
         // Without completions, one success is enough and ends the starting of further pods.
         let completions = integer(&job, &["spec", "completions"]);

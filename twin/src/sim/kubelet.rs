@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::apiserver::clock::Moment;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::Simulation;
 use super::cache::{PodFacts, Stage};
@@ -18,8 +18,8 @@ impl Simulation {
     pub(crate) fn reconcile_pod(&mut self, key: &Arc<str>) {
         let Some(facts) = self.cache.pods.get(key).cloned() else { return };
         let Some(node) = facts.node.clone().filter(|n| self.world.is_up(n)) else { return };
-        let stage = self.cache.stages.get(&facts.uid).map(|(stage, _)| *stage);
-        let now = Instant::now();
+        let stage = self.cache.stage(&facts.uid).map(|(stage, _)| stage);
+        let now = self.now();
         if let Some(grace) = facts.deleting {
             if stage != Some(Stage::Stopping) {
                 let grace = std::time::Duration::from_secs(grace.unsigned_abs());
@@ -29,7 +29,7 @@ impl Simulation {
             }
             return;
         }
-        match (facts.phase.as_str(), stage) {
+        match (facts.phase, stage) {
             ("Pending", None) => {
                 self.write_pod_status(&facts, &node, Stage::Creating);
                 self.enter(&facts, Stage::Creating, now + self.world.timing.pod_start);
@@ -41,8 +41,8 @@ impl Simulation {
         }
     }
 
-    fn enter(&mut self, facts: &PodFacts, stage: Stage, next: Instant) {
-        self.cache.stages.insert(facts.uid.clone(), (stage, next));
+    fn enter(&mut self, facts: &PodFacts, stage: Stage, next: Moment) {
+        self.cache.set_stage(&facts.uid, stage, next);
         let ends = stage == Stage::Ready && !facts.restarts;
         if ends || !matches!(stage, Stage::Ready | Stage::Ended) {
             self.timers.set(next, Timer::Pod(facts.key.clone()));
@@ -52,29 +52,29 @@ impl Simulation {
     pub(crate) fn pod_timer(&mut self, key: &Arc<str>) {
         let Some(facts) = self.cache.pods.get(key).cloned() else { return };
         let Some(node) = facts.node.clone().filter(|n| self.world.is_up(n)) else { return };
-        let Some((stage, next)) = self.cache.stages.get(&facts.uid).copied() else { return };
-        if next > Instant::now() {
+        let Some((stage, next)) = self.cache.stage(&facts.uid) else { return };
+        if next > self.now() {
             return;
         }
         match stage {
             Stage::Creating => {
                 self.write_pod_status(&facts, &node, Stage::Running);
-                self.enter(&facts, Stage::Running, Instant::now() + self.world.timing.pod_ready);
+                self.enter(&facts, Stage::Running, self.now() + self.world.timing.pod_ready);
             }
             Stage::Running => {
                 if self.is_never_ready(&facts) {
                     return;
                 }
                 self.write_pod_status(&facts, &node, Stage::Ready);
-                self.enter(&facts, Stage::Ready, Instant::now() + self.world.timing.pod_run);
+                self.enter(&facts, Stage::Ready, self.now() + self.world.timing.pod_run);
             }
             Stage::Ready if !facts.restarts => {
                 self.write_pod_status(&facts, &node, Stage::Ended);
-                self.enter(&facts, Stage::Ended, Instant::now());
+                self.enter(&facts, Stage::Ended, self.now());
             }
             Stage::Ready | Stage::Ended => {}
             Stage::Stopping => {
-                self.cache.stages.remove(&facts.uid);
+                self.cache.forget_stage(&facts.uid);
                 self.delete_pod(&facts, Some(0));
             }
         }
@@ -88,13 +88,9 @@ impl Simulation {
 
     fn write_pod_status(&mut self, facts: &PodFacts, node: &str, stage: Stage) {
         let now = self.api().clock().seconds();
-        let host_address = self
-            .api()
-            .read("", "nodes", "", node)
-            .map(|n| n["status"]["addresses"][0]["address"].clone())
-            .unwrap_or_default();
+        let host_address = self.cache.nodes.get(node).map(|n| n.address.clone()).unwrap_or_default();
         let address = match (&facts.address, stage) {
-            (Some(address), _) => Some(address.clone()),
+            (Some(address), _) => Some(address.to_string()),
             (None, Stage::Creating) => None,
             (None, _) => {
                 let number = self.next_address;

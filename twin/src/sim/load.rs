@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::apiserver::clock::Moment;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::Simulation;
 use super::cache::{PodFacts, Stage};
@@ -48,9 +48,10 @@ impl LoadBook {
 }
 
 impl Simulation {
-    pub(crate) fn tick_hosts(&mut self, now: Instant) {
+    pub(crate) fn tick_hosts(&mut self, now: Moment) {
         let passed = self.last_tick.map_or(Duration::ZERO, |last| now.duration_since(last)).as_secs_f64();
         self.last_tick = Some(now);
+        let clock = self.world.api.clock().clone();
         let hosts: Vec<_> = self
             .world
             .nodes
@@ -62,7 +63,7 @@ impl Simulation {
         let site_down = *self.world.site_down.borrow();
         for (name, host) in hosts {
             if site_down {
-                host.skip_to(now);
+                host.skip_to(clock.instant(now));
                 continue;
             }
             let threads = f64::from(host.threads());
@@ -77,8 +78,8 @@ impl Simulation {
                 left -= standing + worked;
                 let cores = if passed > 0.0 { (standing + worked) / passed } else { 0.0 };
                 usage.push(PodUsage {
-                    uid: pod.uid.clone(),
-                    qos: pod.qos.clone(),
+                    uid: pod.uid.to_string(),
+                    qos: pod.qos.to_owned(),
                     container_id: container_id(&pod.uid, &pod.container),
                     cpu_cores: cores,
                     memory_bytes: STANDING_MEMORY + pod.memory_bytes / 2,
@@ -90,15 +91,15 @@ impl Simulation {
                 memory_bytes: sum.memory_bytes + u.memory_bytes,
             });
             self.world.api.shared.usage.note(&name, total, usage.iter().map(used));
-            if let Err(error) = host.tick(now, system, &usage) {
+            if let Err(error) = host.tick(clock.instant(now), system, &usage) {
                 tracing::warn!(node = name, %error, "the simulated host's files could not be written");
             }
         }
-        self.world.api.shared.usage.keep_pods(|uid| self.cache.stages.contains_key(uid));
+        self.world.api.shared.usage.keep_pods(|uid| self.cache.stage(uid).is_some());
     }
 
     fn runs(&self, pod: &PodFacts) -> bool {
-        matches!(self.cache.stages.get(&pod.uid), Some((Stage::Running | Stage::Ready | Stage::Stopping, _)))
+        matches!(self.cache.stage(&pod.uid), Some((Stage::Running | Stage::Ready | Stage::Stopping, _)))
     }
 }
 

@@ -25,9 +25,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+
 use tokio_util::sync::CancellationToken;
 
+use crate::apiserver::clock::Moment;
+use crate::apiserver::leases::Names;
 use crate::apiserver::server::ApiServer;
 use crate::apiserver::store::{Change, Filter};
 use crate::host::SimulatedHost;
@@ -95,7 +97,7 @@ impl Timing {
 }
 
 /// A node as the simulation runs it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SimulatedNode {
     pub(crate) host: Option<SimulatedHost>,
     /// Whether kubelet and containers run.
@@ -108,8 +110,10 @@ pub(crate) struct World {
     pub(crate) api: ApiServer,
     pub(crate) timing: Timing,
     pub(crate) nodes: Mutex<BTreeMap<String, SimulatedNode>>,
-    /// Nodes that have come up again and whose pods the kubelet has to look at anew.
-    pub(crate) restarted: Mutex<Vec<String>>,
+    /// The nodes that are up.
+    pub(crate) up: Mutex<Names>,
+    /// Nodes that have gone down or come up, and which of it, since the simulation last looked.
+    pub(crate) switched: Mutex<Vec<(String, bool)>>,
     pub(crate) load: LoadBook,
     /// Wakes the simulation after a change that is not in the store.
     pub(crate) nudge: tokio::sync::Notify,
@@ -120,7 +124,46 @@ pub(crate) struct World {
 impl World {
     /// Whether a node's kubelet and containers run.
     pub(crate) fn is_up(&self, node: &str) -> bool {
-        self.nodes.lock().get(node).is_some_and(|n| n.up)
+        self.up.lock().contains(node)
+    }
+
+    /// Whether any node has a host whose files move.
+    pub(crate) fn has_hosts(&self) -> bool {
+        self.nodes.lock().values().any(|n| n.host.is_some())
+    }
+
+    /// Switches a node on or off, or adds one that has no host. Says whether it was known.
+    pub(crate) fn switch(&self, name: &str, up: bool) -> bool {
+        let mut nodes = self.nodes.lock();
+        let known = nodes.contains_key(name);
+        let node = nodes.entry(name.to_owned()).or_insert(SimulatedNode { host: None, up: !up });
+        if node.up != up {
+            node.up = up;
+            let mut names = self.up.lock();
+            if up {
+                Arc::make_mut(&mut names).insert(name.to_owned());
+            } else {
+                Arc::make_mut(&mut names).remove(name);
+            }
+            self.switched.lock().push((name.to_owned(), up));
+        }
+        known
+    }
+
+    /// Another world in the same state, with another future: see [`ApiServer::fork`]. Its nodes have no hosts.
+    pub(crate) fn fork(&self) -> World {
+        let nodes =
+            self.nodes.lock().iter().map(|(n, s)| (n.clone(), SimulatedNode { host: None, up: s.up })).collect();
+        World {
+            api: self.api.fork(),
+            timing: self.timing.clone(),
+            nodes: Mutex::new(nodes),
+            up: Mutex::new(self.up.lock().clone()),
+            switched: Mutex::new(self.switched.lock().clone()),
+            load: LoadBook::default(),
+            nudge: tokio::sync::Notify::new(),
+            site_down: tokio::sync::watch::Sender::new(*self.site_down.borrow()),
+        }
     }
 }
 
@@ -158,6 +201,7 @@ const FOLLOWED: [&str; 11] = [
 /// Items of work between two looks at the runtime, so that other tasks run too.
 const WORK_PER_TURN: usize = 64;
 
+#[derive(Debug)]
 pub(crate) struct Simulation {
     pub(crate) world: Arc<World>,
     pub(crate) cache: Cache,
@@ -167,9 +211,19 @@ pub(crate) struct Simulation {
     pub(crate) leases: nodes::LeaseWatch,
     pub(crate) turns: zones::Turns,
     pub(crate) evictions: eviction::Evictions,
-    pub(crate) next_eviction: Option<Instant>,
-    pub(crate) last_tick: Option<Instant>,
+    pub(crate) next_eviction: Option<Moment>,
+    pub(crate) last_tick: Option<Moment>,
     pub(crate) next_address: u32,
+    /// Whether it has taken in what was there before it.
+    primed: bool,
+}
+
+/// What comes after a step.
+enum Next {
+    /// More work, now.
+    Work,
+    /// Nothing before that moment.
+    Wait(Option<Moment>),
 }
 
 impl Simulation {
@@ -186,61 +240,164 @@ impl Simulation {
             next_eviction: None,
             last_tick: None,
             next_address: 1,
+            primed: false,
         }
+    }
+
+    /// The same state in another world.
+    pub(crate) fn fork(&self, world: Arc<World>) -> Self {
+        Simulation {
+            world,
+            cache: self.cache.clone(),
+            timers: self.timers.clone(),
+            cursors: self.cursors.map(|_| 0),
+            dirty: self.dirty.clone(),
+            leases: self.leases.clone(),
+            turns: self.turns.clone(),
+            evictions: self.evictions.clone(),
+            next_eviction: self.next_eviction,
+            last_tick: None,
+            next_address: self.next_address,
+            primed: self.primed,
+        }
+        .caught_up()
+    }
+
+    /// With the changes up to now known: a fork's rings are empty.
+    fn caught_up(mut self) -> Self {
+        let version = self.api().store().version();
+        self.cursors = [version; FOLLOWED.len()];
+        self
     }
 
     pub(crate) fn api(&self) -> &ApiServer {
         &self.world.api
     }
 
+    pub(crate) fn now(&self) -> Moment {
+        self.world.api.clock().moment()
+    }
+
     pub(crate) fn mark(&mut self, work: Work) {
         self.dirty.insert(work);
     }
 
-    /// Runs until cancelled.
-    pub(crate) async fn run(mut self, cancel: CancellationToken) {
-        let world = self.world.clone();
-        let mut changed = world.api.store().any_change();
-        let mut faults = world.api.faults().changes();
+    /// Takes in what is there and sets the first timers; once.
+    pub(crate) fn prime(&mut self) {
+        if std::mem::replace(&mut self.primed, true) {
+            return;
+        }
         for table in 0..FOLLOWED.len() {
             self.relist(table);
         }
         self.start_timers();
+    }
+
+    /// Takes everything in anew after the store was replaced or loaded.
+    pub(crate) fn relist_all(&mut self) {
+        if self.primed {
+            (0..FOLLOWED.len()).for_each(|table| self.relist(table));
+        }
+    }
+
+    /// Takes in all that is there up to now, without acting on it.
+    pub(crate) fn catch_up(&mut self) {
+        self.prime();
+        self.welcome_switched();
+        self.follow();
+    }
+
+    /// Looks at what has changed and does a piece of work.
+    fn step(&mut self) -> Next {
+        self.welcome_switched();
+        self.follow();
+        if self.turn() { Next::Work } else { Next::Wait(self.timers.next()) }
+    }
+
+    /// Fires the timers that are due.
+    fn wake(&mut self) {
+        if self.cache.terminating_namespaces {
+            // Whatever woke us may have been the end of something that held a namespace.
+            self.mark(Work::Namespaces);
+        }
+        while let Some(timer) = self.timers.due(self.now()) {
+            self.follow();
+            self.fire(timer);
+        }
+    }
+
+    /// Time in which nobody could renew a lease is no proof against a node.
+    fn forget_silence(&mut self) {
+        self.leases.forget();
+        self.turns.forget();
+    }
+
+    /// Lets the held clock run on, from timer to timer, and does all that falls due. Returns how many timers fired.
+    pub(crate) fn advance(&mut self, by: Duration) -> u64 {
+        self.prime();
+        let target = self.now() + by;
+        let world = self.world.clone();
+        let clock = world.api.clock();
+        let mut fired = 0;
+        loop {
+            if world.api.faults().is_lost() {
+                self.forget_silence();
+                break;
+            }
+            match self.step() {
+                Next::Work => {}
+                Next::Wait(Some(at)) if at <= target => {
+                    clock.move_to(at);
+                    self.wake();
+                    fired += 1;
+                }
+                Next::Wait(_) => break,
+            }
+        }
+        clock.move_to(target);
+        fired
+    }
+
+    /// Runs until cancelled. The simulation is locked only while it works.
+    pub(crate) async fn run(simulation: Arc<Mutex<Simulation>>, cancel: CancellationToken) {
+        let world = simulation.lock().world.clone();
+        let clock = world.api.clock();
+        let mut changed = world.api.store().any_change();
+        let mut faults = world.api.faults().changes();
+        simulation.lock().prime();
         while !cancel.is_cancelled() {
             if world.api.faults().is_lost() {
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     _ = faults.changed() => {}
                     // A lost API server stops no host.
-                    () = tokio::time::sleep(world.timing.host_tick) => self.tick_hosts(Instant::now()),
+                    () = tokio::time::sleep(world.timing.host_tick) => {
+                        let mut simulation = simulation.lock();
+                        let now = simulation.now();
+                        simulation.tick_hosts(now);
+                    }
                 }
-                // Time in which nobody could renew a lease is no proof against a node.
-                self.leases.forget();
-                self.turns.forget();
+                simulation.lock().forget_silence();
                 continue;
             }
             changed.borrow_and_update();
-            self.welcome_restarted();
-            self.follow();
-            if self.turn() {
-                tokio::task::yield_now().await;
-                continue;
-            }
-            let next = self.timers.next().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let next = simulation.lock().step();
+            let wait = match next {
+                Next::Work => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Next::Wait(Some(at)) => clock.until(at),
+                Next::Wait(None) => Duration::from_secs(3600),
+            };
             tokio::select! {
                 () = cancel.cancelled() => return,
                 _ = changed.changed() => {}
                 _ = faults.changed() => {}
                 () = world.nudge.notified() => {}
-                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep(wait) => {}
             }
-            if self.cache.terminating_namespaces {
-                // Whatever woke us may have been the end of something that held a namespace.
-                self.mark(Work::Namespaces);
-            }
-            while let Some(timer) = self.timers.due(Instant::now()) {
-                self.fire(timer);
-            }
+            simulation.lock().wake();
         }
     }
 
@@ -290,8 +447,10 @@ impl Simulation {
     fn relist(&mut self, index: usize) {
         let table = FOLLOWED[index];
         let (entries, version) = self.world.api.store().list(table, &Filter::default());
-        if table == "pods" {
-            self.cache.clear_pods();
+        match table {
+            "pods" => self.cache.clear_pods(),
+            "nodes" => self.cache.clear_nodes(),
+            _ => {}
         }
         for after in entries {
             self.take_in(table, &Change { before: None, after, deleted: false });
@@ -305,9 +464,11 @@ impl Simulation {
         match table {
             "pods" => self.take_in_pod(change),
             "nodes" => {
-                if self.evictions.take_in(change, Instant::now()) {
+                let now = self.now();
+                if self.evictions.take_in(change, now) {
                     self.mark(Work::Evict);
                 }
+                self.take_in_node(change);
                 self.mark(Work::Schedule);
                 self.cache.daemon_sets.clone().into_iter().for_each(|k| self.mark(Work::DaemonSet(k)));
             }

@@ -1,31 +1,38 @@
 //! Nodes: registration, leases, and what happens to a node whose lease stands still.
 
-use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use std::collections::{BTreeSet, HashMap};
+
+use crate::apiserver::clock::Moment;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::timers::Timer;
 use super::{Simulation, Work};
 use crate::apiserver::discovery::KUBERNETES_VERSION;
+use crate::apiserver::leases;
 use crate::apiserver::server::ApiServer;
 use crate::apiserver::subresources::set_condition;
 use crate::objects::meta;
-use crate::sim::cache::PodFacts;
+use crate::sim::cache::{NodeInfo, PodFacts};
 use crate::sim::zones::NodeFacts;
 use crate::twin::NodeSpec;
 
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
-const LEASES: &str = "kube-node-lease";
 /// Between looks for Events that are too old.
 const EVENT_SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// When each node's lease was last seen to change.
-#[derive(Debug, Default)]
+/// When each node's lease was last seen to change, by the version it had.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct LeaseWatch {
-    seen: HashMap<String, (u64, Instant)>,
-    unreachable: HashMap<String, Instant>,
+    seen: HashMap<String, (u64, Moment)>,
+    unreachable: HashMap<String, Moment>,
+    /// Nodes that are not simply up, ready and without a mark of the life cycle. While there are none, nobody looks.
+    odd: BTreeSet<Arc<str>>,
+    /// When kubelets last renewed.
+    renewed: Moment,
 }
 
 impl LeaseWatch {
@@ -78,34 +85,69 @@ pub(crate) fn register(api: &ApiServer, spec: &NodeSpec, index: usize) {
 }
 
 impl Simulation {
-    /// Kubelets of restarted nodes know nothing of their pods any more.
-    pub(crate) fn welcome_restarted(&mut self) {
-        let names = std::mem::take(&mut *self.world.restarted.lock());
-        for name in names {
-            self.look_again_at_pods_of(&name);
+    /// Kubelets of restarted nodes know nothing of their pods any more; of stopped ones it is known when they last
+    /// renewed.
+    pub(crate) fn welcome_switched(&mut self) {
+        let switched = std::mem::take(&mut *self.world.switched.lock());
+        for (name, up) in switched {
+            if up {
+                self.look_again_at_pods_of(&name);
+            } else {
+                let version = self.lease_version(&name);
+                let seen = self.first_look_from(self.leases.renewed).min(self.now());
+                self.leases.seen.insert(name.clone(), (version, seen));
+            }
+            self.look_out_for(&name.into());
         }
     }
 
+    /// The life cycle controller sees a renewal at its first look from then on.
+    fn first_look_from(&self, moment: Moment) -> Moment {
+        let every = self.world.timing.node_monitor.as_nanos().max(1);
+        let looks = moment.since_start().as_nanos().div_ceil(every);
+        Moment::at(Duration::from_nanos(u64::try_from(looks * every).unwrap_or(u64::MAX)))
+    }
+
+    /// Notes whether the life cycle controller has anything to do with a node.
+    pub(crate) fn look_out_for(&mut self, name: &Arc<str>) {
+        let plain =
+            self.cache.nodes.get(name).is_none_or(|n| {
+                n.ready == Some(true) && !n.taints.iter().any(is_of_life_cycle) && self.world.is_up(name)
+            });
+        if plain && !self.leases.unreachable.contains_key(&**name) {
+            self.leases.odd.remove(name);
+        } else {
+            self.leases.odd.insert(name.clone());
+        }
+    }
+
+    fn lease_version(&self, name: &str) -> u64 {
+        self.api().store().get(leases::TABLE, &format!("{}/{name}", leases::NAMESPACE)).map_or(0, |e| e.version)
+    }
+
     fn look_again_at_pods_of(&mut self, node: &str) {
-        let pods: Vec<PodFacts> = self.cache.on_node(node).cloned().collect();
+        let pods: Vec<Arc<PodFacts>> = self.cache.on_node(node).cloned().collect();
         for pod in pods {
-            self.cache.stages.remove(&pod.uid);
-            self.mark(Work::Pod(pod.key));
+            self.cache.forget_stage(&pod.uid);
+            self.mark(Work::Pod(pod.key.clone()));
         }
     }
 
     pub(crate) fn start_timers(&mut self) {
-        let now = Instant::now();
-        for timer in [Timer::Leases, Timer::Nodes, Timer::Hosts, Timer::Events] {
+        let now = self.now();
+        for timer in [Timer::Leases, Timer::Nodes, Timer::Events] {
             self.timers.set(now, timer);
+        }
+        if self.world.has_hosts() {
+            self.timers.set(now, Timer::Hosts);
         }
     }
 
     pub(crate) fn fire(&mut self, timer: Timer) {
-        let now = Instant::now();
+        let now = self.now();
         match timer {
             Timer::Leases => {
-                self.renew_leases();
+                self.renew_leases(now);
                 self.timers.set(now + self.world.timing.lease_renewal, Timer::Leases);
             }
             Timer::Nodes => {
@@ -125,27 +167,18 @@ impl Simulation {
         }
     }
 
-    fn renew_leases(&mut self) {
-        let up: Vec<String> =
-            self.world.nodes.lock().iter().filter(|(_, n)| n.up).map(|(name, _)| name.clone()).collect();
-        for name in up {
-            let Some(node) = self.api().read("", "nodes", "", &name) else { continue };
-            let now = self.api().clock().micros();
-            let renewed = self.api().amend("coordination.k8s.io", "leases", LEASES, &name, None, |lease| {
-                lease["spec"]["renewTime"] = json!(now);
-            });
-            if !renewed {
-                let lease = json!({
-                    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                    "metadata": {"name": name, "namespace": LEASES, "ownerReferences": [
-                        {"apiVersion": "v1", "kind": "Node", "name": name, "uid": meta::uid(&node)}]},
-                    "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now},
-                });
-                if let Err(error) = self.api().create_object(&lease) {
-                    tracing::debug!(%error, node = name, "a node's lease could not be created");
-                }
-            }
-            if !is_ready(&node) {
+    fn renew_leases(&mut self, now: Moment) {
+        let up = self.world.up.lock().clone();
+        self.leases.renewed = now;
+        if self.api().store().is_watched(leases::TABLE) {
+            up.iter().for_each(|name| self.api().renew_lease(name, now));
+        }
+        self.api().note_renewals(now, &up);
+        // What is up and not ready says that it is; new nodes get their Lease.
+        let odd: Vec<Arc<str>> = self.leases.odd.iter().filter(|n| up.contains(&***n)).cloned().collect();
+        for name in odd {
+            self.api().renew_lease(&name, now);
+            if self.cache.nodes.get(&name).is_some_and(|n| n.ready != Some(true)) {
                 self.post_ready(&name);
             }
         }
@@ -172,54 +205,61 @@ impl Simulation {
         self.look_again_at_pods_of(name);
     }
 
-    fn look_at_nodes(&mut self, now: Instant) {
-        let nodes = self.api().read_all("", "nodes", None);
-        let storage = "leases.coordination.k8s.io";
+    fn look_at_nodes(&mut self, now: Moment) {
+        if !self.leases.odd.is_empty() {
+            self.look_at_odd_nodes(now);
+        }
+        self.collect_orphaned_pods();
+    }
+
+    fn look_at_odd_nodes(&mut self, now: Moment) {
+        let nodes: Vec<Arc<NodeInfo>> = self.cache.nodes.values().cloned().collect();
         let mut facts = Vec::with_capacity(nodes.len());
         for node in &nodes {
-            let name = meta::name(node).to_owned();
-            let version = self.api().store().get(storage, &format!("{LEASES}/{name}")).map_or(0, |e| e.version);
-            let seen = self.leases.seen.entry(name.clone()).or_insert((version, now));
-            if seen.0 != version {
-                *seen = (version, now);
-            }
-            let silent = now.duration_since(seen.1) >= self.world.timing.node_grace;
-            let (ready, says_no) = (is_ready(node), ready_status(node) == Some("False"));
-            if silent && !self.leases.unreachable.contains_key(&name) {
-                self.leases.unreachable.insert(name.clone(), now);
-                self.lose_node(&name, node);
-            } else if says_no && !silent {
-                self.taint(node, NOT_READY, "NoSchedule");
-            } else if !silent && ready {
-                self.leases.unreachable.remove(&name);
-                if meta::list(node, &["spec", "taints"]).iter().any(is_of_life_cycle) {
-                    self.api().amend("", "nodes", "", &name, None, |n| retain_taints(n, |t| !is_of_life_cycle(t)));
+            let name = node.name();
+            let mut silent = false;
+            if self.leases.odd.contains(name) {
+                let version = self.lease_version(name);
+                let seen = self.leases.seen.entry(name.to_owned()).or_insert((version, now));
+                if seen.0 != version || self.world.is_up(name) {
+                    *seen = (version, now);
+                }
+                silent = now.duration_since(seen.1) >= self.world.timing.node_grace;
+                let ready = node.ready == Some(true);
+                if silent && !self.leases.unreachable.contains_key(name) {
+                    self.leases.unreachable.insert(name.to_owned(), now);
+                    self.lose_node(name, node);
+                } else if node.ready == Some(false) && !silent {
+                    self.taint(node, NOT_READY, "NoSchedule");
+                } else if !silent && ready {
+                    self.leases.unreachable.remove(name);
+                    if node.taints.iter().any(is_of_life_cycle) {
+                        self.api().amend("", "nodes", "", name, None, |n| retain_taints(n, |t| !is_of_life_cycle(t)));
+                    }
+                    self.look_out_for(&name.into());
                 }
             }
-            let zone = node["metadata"]["labels"][evergreen_api::names::LABEL_ZONE].as_str().unwrap_or_default();
-            facts.push(NodeFacts { name, zone: zone.to_owned(), ready: ready && !silent });
+            let ready = node.ready == Some(true) && !silent;
+            facts.push(NodeFacts { name: name.to_owned(), zone: node.zone.to_string(), ready });
         }
         self.drive_out(now, &nodes, &facts);
-        self.collect_orphaned_pods(&nodes);
     }
 
     /// Nodes that are lost or not ready get the taint that drives their pods out, when it is their zone's turn.
-    fn drive_out(&mut self, now: Instant, nodes: &[Value], facts: &[NodeFacts]) {
-        let lost: HashMap<&str, &Value> = nodes
+    fn drive_out(&mut self, now: Moment, nodes: &[Arc<NodeInfo>], facts: &[NodeFacts]) {
+        let lost: HashMap<&str, &NodeInfo> = nodes
             .iter()
-            .zip(facts)
-            .filter(|(node, facts)| {
-                let silent = self.leases.unreachable.contains_key(&facts.name);
-                let known = silent || ready_status(node) == Some("False");
-                known && !meta::list(node, &["spec", "taints"]).iter().any(drives_out)
+            .filter(|node| {
+                let known = self.leases.unreachable.contains_key(node.name()) || node.ready == Some(false);
+                known && !node.taints.iter().any(drives_out)
             })
-            .map(|(node, facts)| (facts.name.as_str(), node))
+            .map(|node| (node.name(), &**node))
             .collect();
         let interval = self.world.timing.eviction_interval;
         let verdict = self.turns.look(now, facts, |name| lost.contains_key(name), interval);
         if verdict.stand_still {
-            for node in nodes.iter().filter(|n| meta::list(n, &["spec", "taints"]).iter().any(drives_out)) {
-                self.api().amend("", "nodes", "", meta::name(node), None, |n| retain_taints(n, |t| !drives_out(t)));
+            for node in nodes.iter().filter(|n| n.taints.iter().any(drives_out)) {
+                self.api().amend("", "nodes", "", node.name(), None, |n| retain_taints(n, |t| !drives_out(t)));
             }
         }
         for name in verdict.evict {
@@ -230,13 +270,13 @@ impl Simulation {
         }
     }
 
-    fn taint(&self, node: &Value, key: &str, effect: &str) {
-        if meta::list(node, &["spec", "taints"]).iter().any(|t| t["key"] == key && t["effect"] == effect) {
+    fn taint(&self, node: &NodeInfo, key: &str, effect: &str) {
+        if node.taints.iter().any(|t| t["key"] == key && t["effect"] == effect) {
             return;
         }
         let now = self.api().clock().seconds();
         let taint = json!({"key": key, "effect": effect, "timeAdded": now});
-        self.api().amend("", "nodes", "", meta::name(node), None, |node| {
+        self.api().amend("", "nodes", "", node.name(), None, |node| {
             // Unreachable and not ready exclude each other.
             retain_taints(node, |t| !(is_of_life_cycle(t) && t["effect"] == effect));
             if let Some(taints) = node["spec"]["taints"].as_array_mut() {
@@ -245,7 +285,7 @@ impl Simulation {
         });
     }
 
-    fn lose_node(&mut self, name: &str, node: &Value) {
+    fn lose_node(&mut self, name: &str, node: &NodeInfo) {
         tracing::info!(site = self.api().site(), node = name, "node is unreachable: its lease stands still");
         let now = self.api().clock().seconds();
         self.api().amend("", "nodes", "", name, Some("status"), |node| {
@@ -255,7 +295,7 @@ impl Simulation {
             }
         });
         self.taint(node, UNREACHABLE, "NoSchedule");
-        let pods: Vec<PodFacts> = self.cache.on_node(name).filter(|p| p.ready).cloned().collect();
+        let pods: Vec<Arc<PodFacts>> = self.cache.on_node(name).filter(|p| p.ready).cloned().collect();
         for pod in pods {
             self.api().amend("", "pods", pod.namespace(), pod.name(), Some("status"), |p| {
                 set_condition(
@@ -268,29 +308,16 @@ impl Simulation {
     }
 
     /// Pods of nodes that are not there any more are removed at once.
-    fn collect_orphaned_pods(&mut self, nodes: &[Value]) {
-        let known: std::collections::HashSet<&str> = nodes.iter().map(meta::name).collect();
-        let orphans: Vec<PodFacts> = self
-            .cache
-            .pods
-            .values()
-            .filter(|p| p.node.as_deref().is_some_and(|n| !known.contains(n)))
-            .cloned()
-            .collect();
+    fn collect_orphaned_pods(&mut self) {
+        let orphans = self.cache.on_unknown_nodes();
         for pod in orphans {
             self.delete_pod(&pod, Some(0));
         }
-        self.leases.seen.retain(|name, _| known.contains(name.as_str()));
-        self.leases.unreachable.retain(|name, _| known.contains(name.as_str()));
+        let nodes = self.cache.nodes.clone();
+        self.leases.seen.retain(|name, _| nodes.contains_key(name.as_str()));
+        self.leases.unreachable.retain(|name, _| nodes.contains_key(name.as_str()));
+        self.leases.odd.retain(|name| nodes.contains_key(name));
     }
-}
-
-fn ready_status(node: &Value) -> Option<&str> {
-    meta::list(node, &["status", "conditions"]).iter().find(|c| c["type"] == "Ready")?["status"].as_str()
-}
-
-fn is_ready(node: &Value) -> bool {
-    ready_status(node) == Some("True")
 }
 
 /// Whether the node life cycle controller sets and removes this taint.

@@ -1,5 +1,7 @@
 //! ReplicaSets: as many pods as they ask for.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Simulation;
@@ -16,7 +18,7 @@ impl Simulation {
         let Some((namespace, name)) = key.split_once('/') else { return };
         let Some(set) = self.api().read("apps", "replicasets", namespace, name) else { return };
         let uid = meta::uid(&set).to_owned();
-        let active: Vec<PodFacts> = self.cache.of_controller(&uid).filter(|p| p.is_active()).cloned().collect();
+        let active: Vec<Arc<PodFacts>> = self.cache.of_controller(&uid).filter(|p| p.is_active()).cloned().collect();
         let wanted = integer(&set, &["spec", "replicas"]).unwrap_or(1);
         if !meta::is_deleting(&set) {
             let missing = wanted - active.len() as i64;
@@ -63,7 +65,7 @@ impl Simulation {
     }
 
     /// Unscheduled pods go first, then unready ones, then the youngest.
-    fn remove_surplus(&self, mut pods: Vec<PodFacts>, surplus: usize) {
+    fn remove_surplus(&self, mut pods: Vec<Arc<PodFacts>>, surplus: usize) {
         pods.sort_by(|a, b| {
             (a.node.is_some(), a.ready)
                 .cmp(&(b.node.is_some(), b.ready))
@@ -78,7 +80,8 @@ impl Simulation {
     /// Deletes a pod by UID; `grace` of 0 removes it at once.
     pub(crate) fn delete_pod(&self, pod: &PodFacts, grace: Option<i64>) {
         let resource = self.api().builtin("", "pods");
-        let options = DeleteOptions { uid: Some(pod.uid.clone()), grace_seconds: grace, ..DeleteOptions::default() };
+        let options =
+            DeleteOptions { uid: Some(pod.uid.to_string()), grace_seconds: grace, ..DeleteOptions::default() };
         // Refused means gone or replaced meanwhile, which is what was wanted.
         let _ = self.api().delete(&resource, pod.namespace(), pod.name(), &options);
     }

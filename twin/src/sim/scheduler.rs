@@ -1,6 +1,8 @@
 //! The scheduler: feasibility by requests, taints, cordon, node selector, node affinity and pod anti-affinity;
 //! among feasible nodes the one with the fewest pods of the same owner, then the least requested CPU.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Simulation;
@@ -19,7 +21,7 @@ struct Candidate {
 
 impl Simulation {
     pub(crate) fn schedule(&mut self) {
-        let mut waiting: Vec<PodFacts> =
+        let mut waiting: Vec<Arc<PodFacts>> =
             self.cache.unscheduled.iter().filter_map(|k| self.cache.pods.get(k)).cloned().collect();
         if waiting.is_empty() {
             return;
@@ -35,7 +37,7 @@ impl Simulation {
             .map(|node| {
                 let name = meta::name(&node).to_owned();
                 let (mut cpu, mut memory, mut pods) = (0, 0, 0);
-                for pod in self.cache.on_node(&name).filter(|p| !matches!(p.phase.as_str(), "Succeeded" | "Failed")) {
+                for pod in self.cache.on_node(&name).filter(|p| !matches!(p.phase, "Succeeded" | "Failed")) {
                     (cpu, memory, pods) = (cpu + pod.cpu_millis, memory + pod.memory_bytes, pods + 1);
                 }
                 Candidate { name, node, cpu_millis: cpu, memory_bytes: memory, pods }
@@ -57,7 +59,7 @@ impl Simulation {
                         chosen.memory_bytes += facts.memory_bytes;
                         chosen.pods += 1;
                         // The next pod of this round already counts this one.
-                        self.cache.place(&facts.key, &name);
+                        self.cache.place(&facts.key, &name.as_str().into());
                     }
                 }
                 Err(why) => {

@@ -1,5 +1,7 @@
 //! StatefulSets: pods with names of their own, one after the other, each with its claims.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Simulation;
@@ -20,25 +22,25 @@ impl Simulation {
         let first = integer(&set, &["spec", "ordinals", "start"]).unwrap_or(0);
         let parallel = set["spec"]["podManagementPolicy"] == "Parallel";
         let revision = format!("{name}-{}", template_hash(&set["spec"]["template"]));
-        let mut pods: Vec<(i64, PodFacts)> = self
+        let mut pods: Vec<(i64, Arc<PodFacts>)> = self
             .cache
             .of_controller(meta::uid(&set))
             .filter_map(|p| Some((p.name().rsplit_once('-')?.1.parse().ok()?, p.clone())))
             .collect();
         pods.sort_by_key(|(ordinal, _)| *ordinal);
         self.fill(&set, namespace, &pods, first..first + wanted, parallel, &revision);
-        let surplus: Vec<&PodFacts> =
+        let surplus: Vec<&Arc<PodFacts>> =
             pods.iter().rev().filter(|(n, p)| *n >= first + wanted && p.deleting.is_none()).map(|(_, p)| p).collect();
         let going = pods.iter().any(|(_, p)| p.deleting.is_some());
         for pod in surplus.iter().take(if parallel { surplus.len() } else { usize::from(!going) }) {
             self.delete_pod(pod, None);
         }
-        let current: Vec<&PodFacts> = pods.iter().filter(|(n, _)| *n < first + wanted).map(|(_, p)| p).collect();
+        let current: Vec<&Arc<PodFacts>> = pods.iter().filter(|(n, _)| *n < first + wanted).map(|(_, p)| p).collect();
         let settled = current.len() as i64 == wanted && current.iter().all(|p| p.ready && p.is_active());
         if settled && surplus.is_empty() && set["spec"]["updateStrategy"]["type"] != "OnDelete" {
             let from = first + integer(&set, &["spec", "updateStrategy", "rollingUpdate", "partition"]).unwrap_or(0);
             // From the last to the first, one at a time.
-            let outdated = pods.iter().rev().find(|(n, p)| *n >= from && p.labels[REVISION] != revision.as_str());
+            let outdated = pods.iter().rev().find(|(n, p)| *n >= from && p.label(REVISION) != Some(revision.as_str()));
             if let Some((_, pod)) = outdated {
                 self.delete_pod(pod, None);
             }
@@ -50,14 +52,14 @@ impl Simulation {
         &mut self,
         set: &Value,
         namespace: &str,
-        pods: &[(i64, PodFacts)],
+        pods: &[(i64, Arc<PodFacts>)],
         ordinals: std::ops::Range<i64>,
         parallel: bool,
         revision: &str,
     ) {
         for ordinal in ordinals {
             match pods.iter().find(|(n, _)| *n == ordinal) {
-                Some((_, pod)) if matches!(pod.phase.as_str(), "Succeeded" | "Failed") => {
+                Some((_, pod)) if matches!(pod.phase, "Succeeded" | "Failed") => {
                     self.delete_pod(pod, Some(0));
                     return;
                 }
@@ -128,16 +130,16 @@ impl Simulation {
         set: &Value,
         namespace: &str,
         name: &str,
-        pods: &[(i64, PodFacts)],
+        pods: &[(i64, Arc<PodFacts>)],
         revision: &str,
     ) {
-        let active: Vec<&PodFacts> = pods.iter().map(|(_, p)| p).filter(|p| p.is_active()).collect();
+        let active: Vec<&Arc<PodFacts>> = pods.iter().map(|(_, p)| p).filter(|p| p.is_active()).collect();
         let ready = active.iter().filter(|p| p.ready).count();
-        let updated = active.iter().filter(|p| p.labels[REVISION] == revision).count();
+        let updated = active.iter().filter(|p| p.label(REVISION) == Some(revision)).count();
         let done = updated == active.len() && active.len() as i64 == integer(set, &["spec", "replicas"]).unwrap_or(1);
         let before = meta::text(set, &["status", "currentRevision"]).unwrap_or(revision).to_owned();
         let current = if done { revision.to_owned() } else { before };
-        let of_current = active.iter().filter(|p| p.labels[REVISION] == current.as_str()).count();
+        let of_current = active.iter().filter(|p| p.label(REVISION) == Some(current.as_str())).count();
         let mut status = json!({
             "observedGeneration": set["metadata"]["generation"], "replicas": active.len(), "readyReplicas": ready,
             "currentReplicas": of_current, "updatedReplicas": updated, "currentRevision": current,

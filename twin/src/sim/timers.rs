@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use crate::apiserver::clock::Moment;
 
 /// What a timer does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,26 +23,26 @@ pub(crate) enum Timer {
 }
 
 /// Timers in the order of their instants; those of one instant in the order they were set.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Timers {
-    agenda: BTreeMap<(Instant, u64), Timer>,
+    agenda: BTreeMap<(Moment, u64), Timer>,
     count: u64,
 }
 
 impl Timers {
     /// Sets a timer.
-    pub(crate) fn set(&mut self, at: Instant, timer: Timer) {
+    pub(crate) fn set(&mut self, at: Moment, timer: Timer) {
         self.count += 1;
         self.agenda.insert((at, self.count), timer);
     }
 
     /// The instant of the first timer.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Moment> {
         self.agenda.keys().next().map(|(at, _)| *at)
     }
 
     /// Takes the first timer that is due.
-    pub(crate) fn due(&mut self, now: Instant) -> Option<Timer> {
+    pub(crate) fn due(&mut self, now: Moment) -> Option<Timer> {
         let key = *self.agenda.keys().next().filter(|(at, _)| *at <= now)?;
         self.agenda.remove(&key)
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::apiserver::clock::Moment;
 
 /// Share of a zone's nodes from which on the zone counts as partially disrupted (`--unhealthy-zone-threshold`).
 const UNHEALTHY_SHARE: f64 = 0.55;
@@ -50,9 +50,9 @@ impl ZoneState {
 }
 
 /// Which nodes wait for their turn, and when each zone's next turn is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Turns {
-    next: HashMap<String, Instant>,
+    next: HashMap<String, Moment>,
     /// Waiting nodes by zone, in the order in which they fell silent.
     waiting: BTreeMap<String, Vec<String>>,
 }
@@ -83,7 +83,7 @@ impl Turns {
     /// Takes one look: `lost` tells whether a node has been silent for longer than its grace and is not yet evicted.
     pub(crate) fn look(
         &mut self,
-        now: Instant,
+        now: Moment,
         nodes: &[NodeFacts],
         lost: impl Fn(&str) -> bool,
         normal: Duration,
@@ -117,7 +117,7 @@ impl Turns {
             let Some(queue) = self.waiting.get_mut(zone) else { continue };
             let turn = self.next.entry(zone.to_owned()).or_insert(now);
             // At most one turn is saved up while nobody waits.
-            *turn = (*turn).max(now.checked_sub(interval).unwrap_or(now));
+            *turn = (*turn).max(now.before(interval));
             while *turn <= now && !queue.is_empty() {
                 verdict.evict.push(queue.remove(0));
                 *turn += interval;
@@ -152,7 +152,7 @@ mod tests {
 
     /// Nodes that lose their pods within so many seconds, looked at every five.
     fn evicted_within(seconds: u64, nodes: &[NodeFacts]) -> usize {
-        let begin = Instant::now();
+        let begin = Moment::at(Duration::from_secs(1000));
         let (mut turns, mut gone) = (Turns::default(), Vec::<String>::new());
         for step in 0..=seconds / 5 {
             let now = begin + Duration::from_secs(step * 5);
@@ -162,22 +162,22 @@ mod tests {
         gone.len()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_healthy_zone_loses_one_node_in_ten_seconds() {
+    #[test]
+    fn a_healthy_zone_loses_one_node_in_ten_seconds() {
         assert_eq!(evicted_within(60, &fleet(&[("a", 20, 9)])), 7, "the first at once, then one in ten seconds");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_small_zone_of_which_most_is_gone_stops_and_a_large_one_slows_down() {
+    #[test]
+    fn a_small_zone_of_which_most_is_gone_stops_and_a_large_one_slows_down() {
         assert_eq!(evicted_within(600, &fleet(&[("a", 4, 6)])), 0);
         assert_eq!(evicted_within(600, &fleet(&[("a", 40, 60)])), 7, "one in a hundred seconds");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_zone_that_is_gone_is_emptied_while_another_lives_and_none_is_when_all_are_gone() {
+    #[test]
+    fn a_zone_that_is_gone_is_emptied_while_another_lives_and_none_is_when_all_are_gone() {
         assert_eq!(evicted_within(30, &fleet(&[("a", 0, 6), ("b", 6, 0)])), 4);
         let all = fleet(&[("a", 0, 6), ("b", 0, 6)]);
         assert_eq!(evicted_within(600, &all), 0);
-        assert!(Turns::default().look(Instant::now(), &all, |_| true, TEN).stand_still);
+        assert!(Turns::default().look(Moment::default(), &all, |_| true, TEN).stand_still);
     }
 }
