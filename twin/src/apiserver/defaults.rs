@@ -29,8 +29,9 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
             let account = spec["serviceAccountName"].as_str().unwrap_or("default").to_owned();
             default(spec, "serviceAccountName", json!(account));
             default(spec, "serviceAccount", json!(account));
-            default(spec, "priority", json!(0));
-            default(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
+            let (priority, policy) = priority(spec, server);
+            default(spec, "priority", priority);
+            default(spec, "preemptionPolicy", policy);
         }
         ("", "persistentvolumeclaims") => object["status"] = json!({"phase": "Pending"}),
         ("networking.k8s.io", "ingresses") => object["status"] = json!({"loadBalancer": {}}),
@@ -54,6 +55,24 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
             }
         }
         _ => {}
+    }
+}
+
+/// Priority and preemption policy that a pod's class gives, or the default class if it names none.
+fn priority(spec: &Value, server: &ApiServer) -> (Value, Value) {
+    let policy = |class: &Value| class["preemptionPolicy"].as_str().unwrap_or("PreemptLowerPriority").to_owned();
+    match spec["priorityClassName"].as_str() {
+        Some("system-cluster-critical") => (json!(2_000_000_000), json!("PreemptLowerPriority")),
+        Some("system-node-critical") => (json!(2_000_001_000), json!("PreemptLowerPriority")),
+        Some(name) => {
+            let class = server.read("scheduling.k8s.io", "priorityclasses", "", name).unwrap_or_default();
+            (json!(class["value"].as_i64().unwrap_or(0)), json!(policy(&class)))
+        }
+        None => {
+            let classes = server.read_all("scheduling.k8s.io", "priorityclasses", None);
+            let class = classes.into_iter().find(|c| c["globalDefault"] == true).unwrap_or_default();
+            (json!(class["value"].as_i64().unwrap_or(0)), json!(policy(&class)))
+        }
     }
 }
 

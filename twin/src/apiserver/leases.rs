@@ -36,6 +36,11 @@ impl ApiServer {
         *self.shared.lazy_leases.lock() = LazyLeases { last: Some((now, nodes.clone())), all_shown: false };
     }
 
+    /// When kubelets last renewed; the start, if none has.
+    pub(crate) fn last_renewal(&self) -> Moment {
+        self.shared.lazy_leases.lock().last.as_ref().map(|(at, _)| *at).unwrap_or_default()
+    }
+
     /// Writes the renewal of one node, if the table is that of Leases and one is due.
     pub(crate) fn show_lease(&self, storage: &str, name: &str) {
         if storage != TABLE {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::apiserver::clock::Moment;
 use serde_json::Value;
 
+use super::company::Term;
+use super::fitting::{Requests, Used};
 use super::{Simulation, Work};
 use crate::apiserver::store::{Change, Entry};
 use crate::apiserver::subresources::is_ready;
@@ -25,8 +27,7 @@ pub(crate) struct PodFacts {
     /// Seconds of grace, when deletion has begun.
     pub(crate) deleting: Option<i64>,
     pub(crate) address: Option<Box<str>>,
-    pub(crate) cpu_millis: u64,
-    pub(crate) memory_bytes: u64,
+    pub(crate) requests: Requests,
     pub(crate) cpu_limit_millis: Option<u64>,
     pub(crate) qos: &'static str,
     pub(crate) created: Box<str>,
@@ -35,17 +36,13 @@ pub(crate) struct PodFacts {
     pub(crate) restarts: bool,
     /// Name of the first container.
     pub(crate) container: Box<str>,
+    /// Required anti-affinity.
+    pub(crate) repels: Box<[Term]>,
 }
 
 impl PodFacts {
     fn of(entry: &Arc<Entry>, nodes: &BTreeMap<Arc<str>, Arc<NodeInfo>>) -> Self {
         let pod = entry.value();
-        let sum = |what: &str, resource: &str, read: fn(&Value) -> Option<u64>| {
-            meta::list(&pod, &["spec", "containers"])
-                .iter()
-                .filter_map(|c| c["resources"][what].get(resource).and_then(read))
-                .reduce(|a, b| a + b)
-        };
         let node = meta::text(&pod, &["spec", "nodeName"]).filter(|n| !n.is_empty());
         let controller = meta::controller_uid(&pod);
         PodFacts {
@@ -61,14 +58,17 @@ impl PodFacts {
             deleting: meta::is_deleting(&pod)
                 .then(|| meta::integer(&pod, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0)),
             address: meta::text(&pod, &["status", "podIP"]).map(Box::from),
-            cpu_millis: sum("requests", "cpu", meta::cpu_millis).unwrap_or(0),
-            memory_bytes: sum("requests", "memory", meta::whole).unwrap_or(0),
-            cpu_limit_millis: sum("limits", "cpu", meta::cpu_millis),
+            requests: Requests::of(&pod),
+            cpu_limit_millis: meta::list(&pod, &["spec", "containers"])
+                .iter()
+                .filter_map(|c| c["resources"]["limits"].get("cpu").and_then(meta::cpu_millis))
+                .reduce(|a, b| a + b),
             qos: known(meta::text(&pod, &["status", "qosClass"]), &CLASSES),
             created: meta::text(&pod, &["metadata", "creationTimestamp"]).unwrap_or_default().into(),
             priority: meta::integer(&pod, &["spec", "priority"]).unwrap_or(0),
             restarts: meta::text(&pod, &["spec", "restartPolicy"]).is_none_or(|p| p == "Always"),
             container: pod["spec"]["containers"][0]["name"].as_str().unwrap_or_default().into(),
+            repels: Term::required(&pod["spec"], "podAntiAffinity", entry.namespace()),
         }
     }
 
@@ -116,8 +116,8 @@ pub(crate) struct NodeInfo {
     pub(crate) taints: Box<[Value]>,
     pub(crate) cordoned: bool,
     pub(crate) deleting: bool,
-    pub(crate) cpu_millis: Option<u64>,
-    pub(crate) memory_bytes: Option<u64>,
+    /// What pods may ask for together; `None` if the node does not say.
+    pub(crate) room: Option<Requests>,
     pub(crate) pods: Option<u64>,
     pub(crate) address: Value,
 }
@@ -126,7 +126,6 @@ impl NodeInfo {
     fn of(entry: &Arc<Entry>) -> Self {
         let node = entry.value();
         let room = &node["status"]["allocatable"];
-        let read = |what: &str, read: fn(&Value) -> Option<u64>| room.get(what).and_then(read);
         let ready = meta::list(&node, &["status", "conditions"]).iter().find(|c| c["type"] == "Ready");
         NodeInfo {
             zone: entry.label(evergreen_api::names::LABEL_ZONE).unwrap_or_default().into(),
@@ -138,9 +137,8 @@ impl NodeInfo {
             taints: meta::list(&node, &["spec", "taints"]).into(),
             cordoned: node["spec"]["unschedulable"] == true,
             deleting: meta::is_deleting(&node),
-            cpu_millis: read("cpu", meta::cpu_millis),
-            memory_bytes: read("memory", meta::whole),
-            pods: read("pods", meta::whole),
+            room: room.is_object().then(|| Requests::read(room)),
+            pods: room.get("pods").and_then(meta::whole),
             address: node["status"]["addresses"][0]["address"].clone(),
             entry: entry.clone(),
         }
@@ -152,6 +150,11 @@ impl NodeInfo {
 
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.entry.label(key)
+    }
+
+    /// Its domain under a topology key; every node is its own host, labelled or not.
+    pub(crate) fn domain(&self, topology: &str) -> Option<&str> {
+        self.label(topology).or_else(|| (topology == "kubernetes.io/hostname").then(|| self.name()))
     }
 }
 
@@ -174,6 +177,10 @@ pub(crate) struct Cache {
     pub(crate) nodes: Arc<BTreeMap<Arc<str>, Arc<NodeInfo>>>,
     by_node: Arc<HashMap<Arc<str>, Keys>>,
     by_controller: Arc<HashMap<Arc<str>, Keys>>,
+    /// What the pods on a node ask for.
+    used: Arc<HashMap<Arc<str>, Used>>,
+    /// Pods with anti-affinity of their own.
+    pub(crate) repelling: Keys,
     pub(crate) unscheduled: Keys,
     /// Services and budgets with their selectors.
     services: Arc<BTreeMap<Arc<str>, Option<LabelSelector>>>,
@@ -192,6 +199,8 @@ impl Cache {
         self.pods = Arc::default();
         self.by_node = Arc::default();
         self.by_controller = Arc::default();
+        self.used = Arc::default();
+        self.repelling.clear();
         self.unscheduled.clear();
     }
 
@@ -211,6 +220,18 @@ impl Cache {
         if self.stages.contains_key(uid) {
             Arc::make_mut(&mut self.stages).remove(uid);
         }
+    }
+
+    /// What is taken on a node; none if nothing is.
+    pub(crate) fn used(&self, node: &str) -> Option<&Used> {
+        self.used.get(node)
+    }
+
+    /// The budgets that hold a pod.
+    pub(crate) fn budgets_of(&self, facts: &PodFacts) -> Vec<(Arc<str>, LabelSelector)> {
+        let own =
+            self.budgets.iter().filter(|(key, _)| key.split_once('/').is_some_and(|(ns, _)| ns == facts.namespace()));
+        own.filter_map(|(key, selector)| Some((key.clone(), selector.clone().filter(|s| facts.fits(s))?))).collect()
     }
 
     pub(crate) fn on_node(&self, node: &str) -> impl Iterator<Item = &Arc<PodFacts>> {
@@ -257,9 +278,15 @@ impl Cache {
     fn insert(&mut self, facts: Arc<PodFacts>) {
         if let Some(node) = &facts.node {
             Arc::make_mut(&mut self.by_node).entry(node.clone()).or_default().insert(facts.key.clone());
+            if !facts.is_over() {
+                Arc::make_mut(&mut self.used).entry(node.clone()).or_default().put(&facts);
+            }
         }
         if let Some(uid) = &facts.controller {
             Arc::make_mut(&mut self.by_controller).entry(uid.clone()).or_default().insert(facts.key.clone());
+        }
+        if !facts.repels.is_empty() {
+            self.repelling.insert(facts.key.clone());
         }
         if facts.node.is_none() && facts.is_active() {
             self.unscheduled.insert(facts.key.clone());
@@ -282,6 +309,12 @@ impl Cache {
         }
         let facts = Arc::make_mut(&mut self.pods).remove(key)?;
         self.unscheduled.remove(key);
+        self.repelling.remove(key);
+        if let Some(node) = facts.node.as_ref().filter(|_| !facts.is_over())
+            && let Some(used) = Arc::make_mut(&mut self.used).get_mut(node)
+        {
+            used.take(&facts);
+        }
         for (index, name) in [(&mut self.by_node, &facts.node), (&mut self.by_controller, &facts.controller)] {
             if let Some(name) = name {
                 let index = Arc::make_mut(index);

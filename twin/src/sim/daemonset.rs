@@ -1,12 +1,13 @@
 //! DaemonSets: one pod on every node that takes it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Simulation;
-use super::cache::PodFacts;
-use super::scheduler::tolerates;
+use super::cache::{NodeInfo, PodFacts};
+use super::fitting::{tolerates, wants};
 use crate::objects::meta;
 
 /// Taints that daemon pods always tolerate.
@@ -31,16 +32,19 @@ impl Simulation {
         if let Some(list) = tolerations.as_array_mut() {
             list.extend(TOLERATED.iter().map(|key| json!({"key": key, "operator": "Exists"})));
         }
-        let nodes: Vec<Value> = self.api().read_all("", "nodes", None);
-        let eligible: Vec<&str> = nodes.iter().filter(|n| takes(n, &template["spec"])).map(meta::name).collect();
+        let nodes = self.cache.nodes.clone();
+        let spec = &template["spec"];
+        let takes = |n: &&Arc<NodeInfo>| wants(n, spec) && tolerates(n, spec);
+        let eligible: BTreeSet<&str> = nodes.values().filter(takes).map(|n| n.name()).collect();
         let pods: Vec<Arc<PodFacts>> =
             self.cache.of_controller(meta::uid(&set)).filter(|p| p.is_active()).cloned().collect();
+        let settled: BTreeSet<&str> = pods.iter().filter_map(|p| p.node.as_deref()).collect();
         for node in &eligible {
-            if !pods.iter().any(|p| p.node.as_deref() == Some(node)) {
+            if !settled.contains(node) {
                 self.create_pod(&set, namespace, &template, Some(node));
             }
         }
-        for pod in pods.iter().filter(|p| !p.node.as_deref().is_some_and(|n| eligible.contains(&n))) {
+        for pod in pods.iter().filter(|p| !p.node.as_deref().is_some_and(|n| eligible.contains(n))) {
             self.delete_pod(pod, None);
         }
         let ready = pods.iter().filter(|p| p.ready).count();
@@ -53,9 +57,4 @@ impl Simulation {
             self.api().amend("apps", "daemonsets", namespace, name, Some("status"), |s| s["status"] = status);
         }
     }
-}
-
-fn takes(node: &Value, spec: &Value) -> bool {
-    let labels = meta::at(node, &["metadata", "labels"]);
-    spec["nodeSelector"].as_object().is_none_or(|s| meta::labels_fit(labels, s)) && tolerates(node, spec)
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Simulation;
 use super::cache::PodFacts;
-use super::scheduler::tolerates_taint;
+use super::fitting::tolerates_taint;
 use super::timers::Timer;
 use crate::apiserver::store::Change;
 use crate::objects::meta;

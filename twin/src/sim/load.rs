@@ -82,7 +82,7 @@ impl Simulation {
                     qos: pod.qos.to_owned(),
                     container_id: container_id(&pod.uid, &pod.container),
                     cpu_cores: cores,
-                    memory_bytes: STANDING_MEMORY + pod.memory_bytes / 2,
+                    memory_bytes: STANDING_MEMORY + pod.requests.memory_bytes / 2,
                 });
             }
             let used = |u: &PodUsage| (u.uid.clone(), Usage { cores: u.cpu_cores, memory_bytes: u.memory_bytes });

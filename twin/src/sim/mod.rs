@@ -6,14 +6,17 @@
 mod budget;
 mod cache;
 mod collect;
+mod company;
 mod daemonset;
 mod deployment;
 mod endpoints;
 mod eviction;
+mod fitting;
 mod job;
 pub mod kubelet;
 pub mod load;
 pub(crate) mod nodes;
+mod preempt;
 mod replicaset;
 mod scheduler;
 mod statefulset;
@@ -104,6 +107,15 @@ pub(crate) struct SimulatedNode {
     pub(crate) up: bool,
 }
 
+/// A node that has gone down or come up.
+#[derive(Debug, Clone)]
+pub(crate) struct Switched {
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    /// When the kubelets had last renewed by then.
+    pub(crate) renewed: Moment,
+}
+
 /// What the simulation shares with the twin's handles.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -112,8 +124,8 @@ pub(crate) struct World {
     pub(crate) nodes: Mutex<BTreeMap<String, SimulatedNode>>,
     /// The nodes that are up.
     pub(crate) up: Mutex<Names>,
-    /// Nodes that have gone down or come up, and which of it, since the simulation last looked.
-    pub(crate) switched: Mutex<Vec<(String, bool)>>,
+    /// Nodes that have gone down or come up since the simulation last looked.
+    pub(crate) switched: Mutex<Vec<Switched>>,
     pub(crate) load: LoadBook,
     /// Wakes the simulation after a change that is not in the store.
     pub(crate) nudge: tokio::sync::Notify,
@@ -145,7 +157,7 @@ impl World {
             } else {
                 Arc::make_mut(&mut names).remove(name);
             }
-            self.switched.lock().push((name.to_owned(), up));
+            self.switched.lock().push(Switched { name: name.to_owned(), up, renewed: self.api.last_renewal() });
         }
         known
     }
@@ -214,6 +226,8 @@ pub(crate) struct Simulation {
     pub(crate) next_eviction: Option<Moment>,
     pub(crate) last_tick: Option<Moment>,
     pub(crate) next_address: u32,
+    /// The node at which the search for a pod's node begins, in large fleets.
+    pub(crate) next_node: usize,
     /// Whether it has taken in what was there before it.
     primed: bool,
 }
@@ -240,6 +254,7 @@ impl Simulation {
             next_eviction: None,
             last_tick: None,
             next_address: 1,
+            next_node: 0,
             primed: false,
         }
     }
@@ -258,6 +273,7 @@ impl Simulation {
             next_eviction: self.next_eviction,
             last_tick: None,
             next_address: self.next_address,
+            next_node: self.next_node,
             primed: self.primed,
         }
         .caught_up()

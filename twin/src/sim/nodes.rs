@@ -9,7 +9,7 @@ use crate::apiserver::clock::Moment;
 use serde_json::{Value, json};
 
 use super::timers::Timer;
-use super::{Simulation, Work};
+use super::{Simulation, Switched, Work};
 use crate::apiserver::discovery::KUBERNETES_VERSION;
 use crate::apiserver::leases;
 use crate::apiserver::server::ApiServer;
@@ -31,8 +31,6 @@ pub(crate) struct LeaseWatch {
     unreachable: HashMap<String, Moment>,
     /// Nodes that are not simply up, ready and without a mark of the life cycle. While there are none, nobody looks.
     odd: BTreeSet<Arc<str>>,
-    /// When kubelets last renewed.
-    renewed: Moment,
 }
 
 impl LeaseWatch {
@@ -89,12 +87,12 @@ impl Simulation {
     /// renewed.
     pub(crate) fn welcome_switched(&mut self) {
         let switched = std::mem::take(&mut *self.world.switched.lock());
-        for (name, up) in switched {
+        for Switched { name, up, renewed } in switched {
             if up {
                 self.look_again_at_pods_of(&name);
             } else {
                 let version = self.lease_version(&name);
-                let seen = self.first_look_from(self.leases.renewed).min(self.now());
+                let seen = self.first_look_from(renewed).min(self.now());
                 self.leases.seen.insert(name.clone(), (version, seen));
             }
             self.look_out_for(&name.into());
@@ -169,7 +167,6 @@ impl Simulation {
 
     fn renew_leases(&mut self, now: Moment) {
         let up = self.world.up.lock().clone();
-        self.leases.renewed = now;
         if self.api().store().is_watched(leases::TABLE) {
             up.iter().for_each(|name| self.api().renew_lease(name, now));
         }

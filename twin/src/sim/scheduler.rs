@@ -1,22 +1,38 @@
-//! The scheduler: feasibility by requests, taints, cordon, node selector, node affinity and pod anti-affinity;
-//! among feasible nodes the one with the fewest pods of the same owner, then the least requested CPU.
+//! The scheduler: feasibility by requests, taints, cordon, node selector and affinity, the volumes' own places, pod
+//! affinity and anti-affinity, and topology spread. Among feasible nodes: the constraints that are wishes, then the
+//! fewest pods of the same owner, then the least requested CPU.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Simulation;
-use super::cache::PodFacts;
+use super::cache::{NodeInfo, PodFacts};
+use super::company::Company;
+use super::fitting::{Used, barred, lack_of_room, terms_fit};
+use super::{Simulation, Work};
 use crate::apiserver::subresources::set_condition;
 use crate::objects::meta;
-use crate::objects::selectors::LabelSelector;
 
-struct Candidate {
-    name: String,
-    node: Value,
-    cpu_millis: u64,
-    memory_bytes: u64,
-    pods: u64,
+/// Below this many nodes all are looked at; above, kube-scheduler's share of them, in turns.
+const FEW_NODES: usize = 100;
+
+/// Feasible nodes after which the search ends: `numFeasibleNodesToFind` of kube-scheduler.
+fn enough(nodes: usize) -> usize {
+    if nodes <= FEW_NODES {
+        return nodes;
+    }
+    let percent = 50usize.saturating_sub(nodes / 125).max(5);
+    (nodes * percent / 100).max(FEW_NODES)
+}
+
+/// A pod that waits, with all that is worked out once for it.
+pub(crate) struct Waiting<'a> {
+    pub(crate) facts: &'a PodFacts,
+    pub(crate) spec: &'a Value,
+    company: Company,
+    /// `nodeSelectorTerms` of its volumes.
+    places: Vec<Value>,
 }
 
 impl Simulation {
@@ -29,168 +45,137 @@ impl Simulation {
         waiting.sort_by(|a, b| {
             b.priority.cmp(&a.priority).then_with(|| a.created.cmp(&b.created)).then_with(|| a.key.cmp(&b.key))
         });
-        let mut nodes: Vec<Candidate> = self
-            .api()
-            .read_all("", "nodes", None)
-            .into_iter()
-            .filter(|n| !meta::is_deleting(n))
-            .map(|node| {
-                let name = meta::name(&node).to_owned();
-                let (mut cpu, mut memory, mut pods) = (0, 0, 0);
-                for pod in self.cache.on_node(&name).filter(|p| !matches!(p.phase, "Succeeded" | "Failed")) {
-                    (cpu, memory, pods) = (cpu + pod.cpu_millis, memory + pod.memory_bytes, pods + 1);
-                }
-                Candidate { name, node, cpu_millis: cpu, memory_bytes: memory, pods }
-            })
-            .collect();
+        let nodes: Vec<Arc<NodeInfo>> = self.cache.nodes.values().filter(|n| !n.deleting).cloned().collect();
+        let (mut bound, mut attached) = (false, false);
         for facts in waiting {
             let Some(pod) = self.api().read("", "pods", facts.namespace(), facts.name()) else { continue };
-            if meta::text(&pod, &["spec", "schedulerName"]).is_some_and(|s| s != "default-scheduler") {
+            let spec = &pod["spec"];
+            if meta::text(spec, &["schedulerName"]).is_some_and(|s| s != "default-scheduler")
+                || !meta::list(spec, &["schedulingGates"]).is_empty()
+            {
                 continue;
             }
-            match self.choose(&facts, &pod, &nodes) {
+            let company = Company::of(&facts, spec, &self.cache, &nodes);
+            let places = self.places_of_volumes(facts.namespace(), spec);
+            let waiting = Waiting { facts: &facts, spec, company, places };
+            match self.choose(&waiting, &nodes) {
                 Ok(index) => {
-                    let name = nodes[index].name.clone();
-                    let binding = json!({"target": {"kind": "Node", "name": name}});
-                    // Refused means deleted or bound meanwhile.
-                    if self.api().bind(facts.namespace(), facts.name(), &binding).is_ok() {
-                        let chosen = &mut nodes[index];
-                        chosen.cpu_millis += facts.cpu_millis;
-                        chosen.memory_bytes += facts.memory_bytes;
-                        chosen.pods += 1;
-                        // The next pod of this round already counts this one.
-                        self.cache.place(&facts.key, &name.as_str().into());
-                    }
+                    self.bind(&facts, nodes[index].name());
+                    bound = true;
                 }
                 Err(why) => {
-                    let now = self.api().clock().seconds();
-                    let condition =
-                        json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why});
-                    self.api().amend("", "pods", facts.namespace(), facts.name(), Some("status"), |p| {
-                        set_condition(&mut p["status"], &condition, &now);
-                    });
+                    attached |= waiting.company.is_attached();
+                    let nominated = self.preempt(&waiting, &pod, &nodes);
+                    self.tell_unschedulable(&facts, &why, nominated);
                 }
             }
+        }
+        if bound && attached {
+            // Some wait for company, and somebody has come.
+            self.mark(Work::Schedule);
         }
     }
 
-    fn choose(&self, facts: &PodFacts, pod: &Value, nodes: &[Candidate]) -> Result<usize, String> {
-        let spec = &pod["spec"];
-        let mut reasons: std::collections::BTreeMap<&'static str, usize> = std::collections::BTreeMap::new();
-        let mut best: Option<(usize, (usize, u64, &str))> = None;
-        for (index, candidate) in nodes.iter().enumerate() {
-            if let Some(reason) = self.obstacle(facts, spec, candidate, nodes) {
+    fn bind(&mut self, facts: &Arc<PodFacts>, node: &str) {
+        let binding = json!({"target": {"kind": "Node", "name": node}});
+        // Refused means deleted or bound meanwhile.
+        if self.api().bind(facts.namespace(), facts.name(), &binding).is_ok() {
+            // The next pod of this round already counts this one.
+            self.cache.place(&facts.key, &node.into());
+        }
+    }
+
+    fn tell_unschedulable(&self, facts: &PodFacts, why: &str, nominated: Option<String>) {
+        let now = self.api().clock().seconds();
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why});
+        self.api().amend("", "pods", facts.namespace(), facts.name(), Some("status"), |p| {
+            set_condition(&mut p["status"], &condition, &now);
+            if let Some(node) = nominated {
+                p["status"]["nominatedNodeName"] = json!(node);
+            }
+        });
+    }
+
+    fn choose(&mut self, pod: &Waiting<'_>, nodes: &[Arc<NodeInfo>]) -> Result<usize, String> {
+        let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+        let mut best: Option<(usize, (i64, usize, u64, &str))> = None;
+        let mut kin: HashMap<&str, usize> = HashMap::new();
+        for node in pod.facts.controller.iter().flat_map(|uid| self.cache.of_controller(uid)) {
+            if let Some(name) = &node.node {
+                *kin.entry(name).or_default() += 1;
+            }
+        }
+        let (wanted, mut found) = (enough(nodes.len()), 0);
+        let start = if wanted < nodes.len() { self.next_node % nodes.len() } else { 0 };
+        let mut looked_at = 0;
+        for step in 0..nodes.len() {
+            let index = (start + step) % nodes.len();
+            let node = &nodes[index];
+            looked_at += 1;
+            if let Some(reason) = self.obstacle(pod, node) {
                 *reasons.entry(reason).or_default() += 1;
                 continue;
             }
-            let kin = self
-                .cache
-                .on_node(&candidate.name)
-                .filter(|p| p.controller.is_some() && p.controller == facts.controller)
-                .count();
-            let rank = (kin, candidate.cpu_millis, candidate.name.as_str());
+            let used = self.cache.used(node.name());
+            let same = kin.get(node.name()).copied().unwrap_or(0);
+            let rank = (pod.company.dislike(node), same, used.map_or(0, |u| u.requests.cpu_millis), node.name());
             if best.as_ref().is_none_or(|(_, b)| rank < *b) {
                 best = Some((index, rank));
             }
+            found += 1;
+            if found >= wanted {
+                break;
+            }
         }
-        best.map(|(index, _)| index).ok_or_else(|| {
-            let parts: Vec<String> = reasons.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        let best = best.map(|(index, _)| index);
+        if wanted < nodes.len() {
+            self.next_node = (start + looked_at) % nodes.len();
+        }
+        best.ok_or_else(|| {
+            let mut parts: Vec<String> = reasons.iter().map(|(why, n)| format!("{n} {why}")).collect();
+            parts.sort();
             format!("0/{} nodes are available: {}.", nodes.len(), parts.join(", "))
         })
     }
 
-    fn obstacle(
-        &self,
-        facts: &PodFacts,
-        spec: &Value,
-        candidate: &Candidate,
-        nodes: &[Candidate],
-    ) -> Option<&'static str> {
-        let node = &candidate.node;
-        let labels = meta::at(node, &["metadata", "labels"]);
-        if node["spec"]["unschedulable"] == true
-            && !tolerates_taint(spec, &json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}))
-        {
-            return Some("node(s) were unschedulable");
+    fn obstacle(&self, pod: &Waiting<'_>, node: &NodeInfo) -> Option<String> {
+        if let Some(why) = barred(node, pod.spec) {
+            return Some(why.to_owned());
         }
-        if !tolerates(node, spec) {
-            return Some("node(s) had untolerated taint(s)");
+        if !pod.places.iter().all(|place| terms_fit(node, place)) {
+            return Some("node(s) had volume node affinity conflict".to_owned());
         }
-        if !spec["nodeSelector"].as_object().is_none_or(|s| meta::labels_fit(labels, s)) || !affinity_fits(spec, labels)
-        {
-            return Some("node(s) didn't match Pod's node affinity/selector");
-        }
-        let allocatable = &node["status"]["allocatable"];
-        let room = |name: &str, read: fn(&Value) -> Option<u64>, used: u64, wanted: u64| {
-            allocatable.get(name).and_then(read).is_none_or(|all| used + wanted <= all)
+        let nothing = Used::default();
+        lack_of_room(node, self.cache.used(node.name()).unwrap_or(&nothing), &pod.facts.requests)
+            .or_else(|| pod.company.wrong(node).map(str::to_owned))
+    }
+
+    /// Whether a node would take the pod if so much of it were free, whatever the other pods there.
+    pub(crate) fn would_take(&self, pod: &Waiting<'_>, node: &NodeInfo, used: &Used) -> bool {
+        barred(node, pod.spec).is_none()
+            && pod.places.iter().all(|place| terms_fit(node, place))
+            && lack_of_room(node, used, &pod.facts.requests).is_none()
+            && pod.company.wrong(node).is_none()
+    }
+
+    /// Where the volumes of a pod's claims are: the volumes' node affinity, or their zone label.
+    fn places_of_volumes(&self, namespace: &str, spec: &Value) -> Vec<Value> {
+        let place = |volume: &Value| -> Option<Value> {
+            let claim = volume["persistentVolumeClaim"]["claimName"].as_str()?;
+            let claim = self.api().read("", "persistentvolumeclaims", namespace, claim)?;
+            let volume = self.api().read("", "persistentvolumes", "", claim["spec"]["volumeName"].as_str()?)?;
+            let required = &volume["spec"]["nodeAffinity"]["required"];
+            if !required.is_null() {
+                return Some(required.clone());
+            }
+            let zone = "topology.kubernetes.io/zone";
+            // A volume in several zones names them with two underscores between.
+            let zones: Vec<&str> = volume["metadata"]["labels"][zone].as_str()?.split("__").collect();
+            let expression = json!({"key": zone, "operator": "In", "values": zones});
+            Some(json!({"nodeSelectorTerms": [{"matchExpressions": [expression]}]}))
         };
-        if !room("pods", meta::whole, candidate.pods, 1) {
-            return Some("Too many pods");
-        }
-        if !room("cpu", meta::cpu_millis, candidate.cpu_millis, facts.cpu_millis) {
-            return Some("Insufficient cpu");
-        }
-        if !room("memory", meta::whole, candidate.memory_bytes, facts.memory_bytes) {
-            return Some("Insufficient memory");
-        }
-        if self.repelled(facts, spec, node, nodes) {
-            return Some("node(s) didn't match pod anti-affinity rules");
-        }
-        None
+        meta::list(spec, &["volumes"]).iter().filter_map(place).collect()
     }
-
-    /// Required pod anti-affinity of the pod itself (the symmetric case is not looked at).
-    fn repelled(&self, facts: &PodFacts, spec: &Value, node: &Value, nodes: &[Candidate]) -> bool {
-        let terms =
-            meta::list(spec, &["affinity", "podAntiAffinity", "requiredDuringSchedulingIgnoredDuringExecution"]);
-        terms.iter().any(|term| {
-            let Some(selector) = LabelSelector::from_object(term.get("labelSelector")) else { return false };
-            let key = term["topologyKey"].as_str().unwrap_or("kubernetes.io/hostname");
-            let domain = |n: &Value| {
-                if key == "kubernetes.io/hostname" {
-                    Value::from(meta::name(n))
-                } else {
-                    n["metadata"]["labels"][key].clone()
-                }
-            };
-            let here = domain(node);
-            nodes.iter().filter(|other| domain(&other.node) == here).any(|other| {
-                self.cache
-                    .on_node(&other.name)
-                    .any(|p| p.namespace() == facts.namespace() && p.is_active() && p.fits(&selector))
-            })
-        })
-    }
-}
-
-/// Whether a pod spec tolerates all taints of a node that keep pods out. A cordon is not looked at.
-pub(crate) fn tolerates(node: &Value, spec: &Value) -> bool {
-    meta::list(node, &["spec", "taints"])
-        .iter()
-        .filter(|t| matches!(t["effect"].as_str(), Some("NoSchedule" | "NoExecute")))
-        .all(|taint| tolerates_taint(spec, taint))
-}
-
-pub(crate) fn tolerates_taint(spec: &Value, taint: &Value) -> bool {
-    meta::list(spec, &["tolerations"]).iter().any(|t| {
-        let effect = t["effect"].as_str().unwrap_or_default();
-        let key = t["key"].as_str().unwrap_or_default();
-        let exists = t["operator"] == "Exists";
-        (effect.is_empty() || taint["effect"] == effect)
-            && (if key.is_empty() { exists } else { taint["key"] == key })
-            && (exists || t["value"].as_str().unwrap_or_default() == taint["value"].as_str().unwrap_or_default())
-    })
-}
-
-fn affinity_fits(spec: &Value, labels: Option<&Value>) -> bool {
-    let required = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
-    let terms = meta::list(required, &["nodeSelectorTerms"]);
-    terms.is_empty()
-        || terms.iter().any(|term| {
-            // matchExpressions have the same form as in label selectors; Gt and Lt are not known and fit nothing.
-            LabelSelector::from_object(Some(term))
-                .is_some_and(|s| s.fits(|key| labels.and_then(|l| l.get(key)).and_then(Value::as_str)))
-        })
 }
 
 #[cfg(test)]
@@ -198,12 +183,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taint_is_tolerated_by_key_effect_and_value() {
-        let taint = json!({"key": "k", "value": "v", "effect": "NoSchedule"});
-        let with = |toleration: Value| tolerates_taint(&json!({"tolerations": [toleration]}), &taint);
-        assert!(with(json!({"operator": "Exists"})));
-        assert!(with(json!({"key": "k", "operator": "Equal", "value": "v"})));
-        assert!(!with(json!({"key": "k", "operator": "Equal", "value": "w"})));
-        assert!(!with(json!({"key": "k", "operator": "Exists", "effect": "NoExecute"})));
+    fn large_fleets_are_looked_at_in_part_as_kube_scheduler_does() {
+        assert_eq!((enough(50), enough(100), enough(200), enough(1000), enough(5000)), (50, 100, 100, 420, 500));
+        assert_eq!(enough(10_000), 500);
     }
 }
