@@ -1,5 +1,7 @@
 //! Forks, virtual time and snapshots: what a rehearsal stands on.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 use std::time::Duration;
 
 use evergreen_twin::{NodeSpec, Timing, Twin};

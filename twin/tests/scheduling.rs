@@ -1,5 +1,7 @@
 //! Where pods go: spread, affinity, volumes, priority and preemption, as kube-scheduler documents them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
