@@ -56,7 +56,10 @@ SEEDS ?= 1000000
 simulate: ## A million simulated fleets against the failover protocol (hours); SEEDS=number for fewer
 	@EVERGREEN_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p evergreen-controller --lib -- --nocapture two_writers
 
-.PHONY: bench-failover
+.PHONY: test-failover bench-failover
+
+test-failover: ## Failover on three real API servers: partitions, pauses, crashes; prints times beside targets; about 15 minutes
+	@scripts/failover-real $(SCENARIOS)
 
 bench-failover: ## Measure failover and write its section of docs/measured.md; SECTIONS="real simulation replan"
 	@scripts/bench-failover $(SECTIONS)

@@ -14,6 +14,8 @@ pub mod kubernetes;
 pub mod lossy;
 pub mod node;
 pub mod programs;
+pub mod real;
+pub mod register;
 pub mod rights;
 pub mod site_tls;
 pub mod skip;

@@ -36,6 +36,14 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port is free").port()
 }
 
+/// A command whose process the kernel kills when the thread that started it ends, so that nothing outlives a suite that
+/// was killed. Start it from a thread that lives as long as the suite.
+pub fn bounded(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// A running program. It is killed when dropped.
 pub struct Process {
     name: String,
@@ -72,14 +80,34 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Freezes it (SIGSTOP): it holds its connections and does nothing, as in a long pause of a virtual machine.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Ends the freeze.
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            // A process that has ended already cannot be signalled; whoever cares looks whether it runs.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// File that its output goes to.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// Asks it to end (SIGTERM) and waits for at most `bound`.
     ///
     /// # Errors
     /// When it is still there after that; it is killed then.
     pub fn stop(&mut self, bound: std::time::Duration) -> anyhow::Result<std::process::ExitStatus> {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
+        self.signal(rustix::process::Signal::TERM);
         self.wait(bound).context("SIGTERM was sent")
     }
 
