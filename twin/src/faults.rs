@@ -94,6 +94,13 @@ impl Answer {
     }
 }
 
+/// What of an exchange is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    Request,
+    Answer,
+}
+
 #[derive(Debug, Clone)]
 struct Injected {
     matcher: Matcher,
@@ -107,6 +114,8 @@ struct Rules {
     cuts: Vec<(String, Loss)>,
     injected: Vec<Injected>,
     frozen: bool,
+    /// (prefix, requests lost of a thousand, requests so far).
+    lossy: Vec<(String, u32, u64)>,
 }
 
 #[derive(Debug)]
@@ -166,6 +175,31 @@ impl Faults {
     pub fn is_lost(&self) -> bool {
         let rules = self.0.rules.lock();
         rules.frozen || rules.cuts.iter().any(|(p, _)| p.is_empty())
+    }
+
+    /// Of the requests of clients whose identity starts so, so many of a thousand are lost: half of them before they
+    /// arrive, half after they were carried out and before the answer arrives. Which ones is the same every time.
+    pub fn lose_some(&self, identity_prefix: &str, per_mille: u32) {
+        self.change(|r| {
+            r.lossy.retain(|(p, ..)| p != identity_prefix);
+            if per_mille > 0 {
+                r.lossy.push((identity_prefix.to_owned(), per_mille.min(1000), 0));
+            }
+        });
+    }
+
+    /// Whether this request of a client is lost, and where.
+    pub(crate) fn take_loss(&self, identity: &str) -> Option<Lost> {
+        let mut rules = self.0.rules.lock();
+        let (prefix, per_mille, count) = rules.lossy.iter_mut().find(|(p, ..)| identity.starts_with(p.as_str()))?;
+        *count += 1;
+        // FNV-1a over prefix and number: spread evenly and the same in every run.
+        let hash = prefix
+            .bytes()
+            .chain(count.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let lost = (hash >> 20) % 1000 < u64::from(*per_mille);
+        lost.then_some(if (hash >> 40) & 1 == 0 { Lost::Request } else { Lost::Answer })
     }
 
     /// The server stands still: requests wait, watches are silent, nothing is refused.
@@ -272,6 +306,24 @@ mod tests {
         assert!(faults.take_injected("update", "leases", "agent:n1").is_none());
         assert!(faults.take_injected("update", "leases", "controller:a").is_some());
         assert!(faults.take_injected("update", "leases", "controller:a").is_none());
+    }
+
+    #[test]
+    fn a_lossy_link_loses_its_share_and_the_same_requests_every_time() {
+        let run = || {
+            let faults = Faults::default();
+            faults.lose_some("agent:", 100);
+            assert_eq!(faults.take_loss("controller:a"), None);
+            (0..10_000).map(|_| faults.take_loss("agent:n1")).collect::<Vec<_>>()
+        };
+        let (first, second) = (run(), run());
+        assert_eq!(first, second);
+        let of = |what: Lost| first.iter().filter(|l| **l == Some(what)).count();
+        assert!(
+            (400..600).contains(&of(Lost::Request)) && (400..600).contains(&of(Lost::Answer)),
+            "{}",
+            of(Lost::Answer)
+        );
     }
 
     #[test]

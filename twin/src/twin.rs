@@ -334,6 +334,27 @@ impl Twin {
         self.inner.world.is_up(name)
     }
 
+    /// Energy at the wall of all nodes without a host since the simulation began, in joules, computed from the curves
+    /// of [`crate::sim::curves`] in steps of a minute.
+    pub fn computed_joules(&self) -> f64 {
+        self.inner.simulation.lock().energy.values().sum()
+    }
+
+    /// Makes the API server forget: all objects are as they were when `past` was forked from this twin, and so is the
+    /// resourceVersion, as after the restore of a backup. Clients are not cut off; new watches from later versions
+    /// hear nothing until the version is reached again.
+    pub fn restore(&self, past: &Twin) {
+        let mut simulation = self.inner.simulation.lock();
+        self.api().restore(past.api());
+        simulation.relist_all();
+    }
+
+    /// Makes the data center's clock gain or lose: 1.01 gains 36 s an hour.
+    pub fn set_clock_rate(&self, rate: f64) {
+        self.api().clock().set_rate(rate);
+        self.inner.world.nudge.notify_one();
+    }
+
     /// The host of a node.
     pub fn host(&self, node: &str) -> Option<SimulatedHost> {
         self.inner.world.nodes.lock().get(node).and_then(|n| n.host.clone())

@@ -316,13 +316,17 @@ impl Call<'_> {
             return self.apply(body, subresource);
         }
         let patch = read_json(body, kind)?;
-        let entry = self.server.update(
-            &self.resource,
-            &self.target.namespace,
-            &self.target.name,
-            &self.context(subresource, false),
-            |old| self.patched(old, &patch, kind),
-        )?;
+        let (namespace, name) = (self.target.namespace.as_str(), self.target.name.as_str());
+        let context = self.context(subresource, false);
+        let change = |old: &Value| self.patched(old, &patch, kind);
+        if subresource == Some("status")
+            && kind != "application/json-patch+json"
+            && self.server.is_plain_status(&self.resource, &patch)
+            && let Some(entry) = self.server.update_status(&self.resource, namespace, name, &context, change)?
+        {
+            return Ok(self.answer(200, &entry));
+        }
+        let entry = self.server.update(&self.resource, namespace, name, &context, change)?;
         Ok(self.answer(200, &entry))
     }
 

@@ -16,7 +16,7 @@ use super::server::{ApiServer, to_bytes};
 use super::shape::Shape;
 use super::validation::{FieldValidation, Warnings};
 use super::watch::error_line;
-use crate::faults::LinkReset;
+use crate::faults::{LinkReset, Lost};
 
 /// Largest request body, as etcd's default limit makes it in practice.
 const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -52,12 +52,16 @@ async fn handle(State(server): State<ApiServer>, request: Request<Body>) -> Resp
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
+    let lost = faults.take_loss(&identity);
+    if lost == Some(Lost::Request) {
+        return hangup();
+    }
     let response = match dispatch(&server, &identity, request).await {
         Ok(response) => response,
         Err(error) => error_response(&error),
     };
     // The answer may be lost where the request was not: then the write has happened and nobody knows.
-    if faults.pass(&identity).await.is_err() { hangup() } else { response }
+    if lost == Some(Lost::Answer) || faults.pass(&identity).await.is_err() { hangup() } else { response }
 }
 
 fn hangup() -> Response {

@@ -26,7 +26,7 @@ pub struct Refused {
 pub struct Loaded {
     /// How many objects were taken in.
     pub taken: usize,
-    /// The others, in the order they came.
+    /// The others, in the order they came, those of unknown kinds last.
     pub refused: Vec<Refused>,
 }
 
@@ -41,20 +41,31 @@ impl ApiServer {
         let mut spaces = BTreeSet::new();
         {
             let _serial = self.shared.write.lock();
-            let (crds, others): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(is_crd);
-            for mut object in crds.into_iter().chain(others) {
-                match self.load_one(&mut object, &mut seen, &mut uids) {
-                    Ok(namespace) => {
-                        loaded.taken += 1;
-                        spaces.insert(namespace);
-                    }
-                    Err(why) => loaded.refused.push(Refused {
-                        kind: format!("{} {}", text(&object["apiVersion"]), text(&object["kind"])),
-                        key: key(meta::namespace(&object), meta::name(&object)),
-                        why,
-                    }),
+            let mut later = Vec::new();
+            let mut objects = objects.into_iter().filter_map(|object| {
+                // What is not served yet waits for the CustomResourceDefinitions; the others are not held in memory.
+                let kind = |field: &str| object[field].as_str().unwrap_or_default();
+                let known = self.registry().by_kind(kind("apiVersion"), kind("kind")).is_some();
+                if known {
+                    return Some(object);
                 }
-            }
+                later.push(object);
+                None
+            });
+            let mut take = |mut object: Value| match self.load_one(&mut object, &mut seen, &mut uids) {
+                Ok(namespace) => {
+                    loaded.taken += 1;
+                    spaces.insert(namespace);
+                }
+                Err(why) => loaded.refused.push(Refused {
+                    kind: format!("{} {}", text(&object["apiVersion"]), text(&object["kind"])),
+                    key: key(meta::namespace(&object), meta::name(&object)),
+                    why,
+                }),
+            };
+            objects.by_ref().for_each(&mut take);
+            drop(objects);
+            later.into_iter().for_each(take);
         }
         for namespace in spaces.into_iter().filter(|n| !n.is_empty()) {
             if self.store().get("namespaces", &key("", &namespace)).is_none() {

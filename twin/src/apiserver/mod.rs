@@ -23,6 +23,7 @@ pub mod registry;
 pub mod reviews;
 pub mod server;
 pub mod shape;
+mod status;
 pub mod store;
 pub mod subresources;
 mod table;

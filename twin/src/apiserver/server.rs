@@ -116,6 +116,13 @@ impl ApiServer {
         }
     }
 
+    /// Goes back to the objects and the version of another server, which is a fork of this one.
+    pub(crate) fn restore(&self, past: &ApiServer) {
+        let _serial = self.shared.write.lock();
+        self.shared.store.restore(past.store());
+        self.shared.snapshots.lock().1.clear();
+    }
+
     /// Makes a namespace if it is not there.
     pub fn ensure_namespace(&self, name: &str) {
         let body = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -301,7 +308,7 @@ pub fn served_value(resource: &Resource, entry: &Entry) -> Value {
 }
 
 /// Objects are written with `apiVersion` first, so a look at the first bytes tells the version.
-fn stored_as(resource: &Resource, bytes: &[u8]) -> bool {
+pub(super) fn stored_as(resource: &Resource, bytes: &[u8]) -> bool {
     bytes
         .strip_prefix(b"{\"apiVersion\":\"")
         .and_then(|rest| rest.strip_prefix(resource.api_version().as_bytes()))

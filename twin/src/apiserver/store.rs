@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::interner::{Digest, Interner};
 use super::registry::Resource;
+use super::status::Parts;
 use crate::objects::meta;
 use crate::objects::selectors::{FieldSelector, LabelSelector};
 
@@ -47,11 +48,32 @@ impl Entry {
         before: Option<&Entry>,
         names: &mut Interner,
     ) -> Self {
+        Entry::written(resource, key, version, value, before, names, written(value), false)
+    }
+
+    /// The entry of an object that is written already; `partly` when `value` has metadata and status only and the
+    /// other parts are those of `before`.
+    fn written(
+        resource: &Resource,
+        key: Arc<str>,
+        version: u64,
+        value: &Value,
+        before: Option<&Entry>,
+        names: &mut Interner,
+        bytes: Bytes,
+        partly: bool,
+    ) -> Self {
         let labels = meta::at(value, &["metadata", "labels"]).and_then(Value::as_object);
         let labels: Vec<(&str, &str)> =
             labels.into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?))).collect();
         let mut texts: Vec<(&str, std::borrow::Cow<'_, str>)> = Vec::with_capacity(resource.selectable.len());
         for path in &resource.selectable {
+            if let Some(before) = before.filter(|_| partly && !path.starts_with("status.")) {
+                if let Some((_, text)) = before.fields.iter().find(|(known, _)| **known == **path) {
+                    texts.push((path.as_str(), (**text).into()));
+                }
+                continue;
+            }
             let found = path.split('.').try_fold(value, |at, field| at.get(field));
             let text = match found {
                 Some(Value::String(s)) => s.as_str().into(),
@@ -75,7 +97,7 @@ impl Entry {
                 Some(before) => before.owners.clone(),
                 None => owners.iter().map(|o| names.one(o)).collect(),
             },
-            bytes: written(value),
+            bytes,
         }
     }
 
@@ -123,6 +145,11 @@ impl Entry {
     /// UIDs of the owners.
     pub fn owners(&self) -> &[Arc<str>] {
         &self.owners
+    }
+
+    /// One top-level field of the object, parsed; null if it has none.
+    pub fn part(&self, name: &str) -> Value {
+        Parts::of(&self.bytes).map_or_else(|| self.value()[name].take(), |parts| parts.part(name))
     }
 
     /// The object, parsed.
@@ -252,6 +279,25 @@ impl Store {
         Store { changed: watch::Sender::new(inner.version), inner: Mutex::new(fork), ring: self.ring }
     }
 
+    /// Takes the objects and the version of another store over; past changes are forgotten.
+    pub(super) fn restore(&self, past: &Store) {
+        let Inner { version, tables, uids, dependents, foreign, .. } = past.fork().inner.into_inner();
+        {
+            let mut guard = self.inner.lock();
+            let inner = &mut *guard;
+            inner.version = version;
+            (inner.uids, inner.dependents, inner.foreign) = (uids, dependents, foreign);
+            inner.suspects.clear();
+            for (name, table) in &mut inner.tables {
+                table.objects = tables.get(name).map(|t| t.objects.clone()).unwrap_or_default();
+                table.ring.clear();
+                table.forgotten = version;
+                table.changed.send_replace(version);
+            }
+        }
+        self.changed.send_replace(version);
+    }
+
     /// The last resourceVersion that was given out.
     pub fn version(&self) -> u64 {
         self.inner.lock().version
@@ -343,6 +389,31 @@ impl Store {
             inner.suspects.insert(entry.uid.clone());
         }
         self.announce(inner, &resource.storage, Change { before, after: entry.clone(), deleted: false });
+        drop(guard);
+        self.changed.send_replace(version);
+        entry
+    }
+
+    /// Writes metadata and status of an object whose other parts stay; `new` gets its resourceVersion. The caller
+    /// holds the server's write lock and has read `current` under it.
+    pub(super) fn put_status(
+        &self,
+        resource: &Resource,
+        current: &Arc<Entry>,
+        parts: &Parts<'_>,
+        new: &mut Value,
+    ) -> Arc<Entry> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        inner.version += 1;
+        let version = inner.version;
+        meta::metadata_mut(new).insert("resourceVersion".to_owned(), Value::from(version.to_string()));
+        let bytes = Bytes::from(parts.with(new).into_boxed_slice());
+        let key = current.key.clone();
+        let entry = Entry::written(resource, key, version, new, Some(current), &mut inner.names, bytes, true);
+        let entry = inner.place(resource, Arc::new(entry), Some(current));
+        let change = Change { before: Some(current.clone()), after: entry.clone(), deleted: false };
+        self.announce(inner, &resource.storage, change);
         drop(guard);
         self.changed.send_replace(version);
         entry
@@ -469,17 +540,22 @@ impl Inner {
         if !self.tables.contains_key(&resource.storage) {
             self.tables.insert(resource.storage.clone(), Table::default());
         }
-        let table = self.tables.get_mut(&resource.storage).expect("made just above");
+        let table = &self.tables[&resource.storage];
         let text = key(meta::namespace(value), meta::name(value));
         let before = table.objects.get(text.as_str()).cloned();
         let key = before.as_ref().map_or_else(|| text.into(), |b| b.key.clone());
-        let entry = Entry::new(resource, Arc::clone(&key), version, value, before.as_deref(), &mut self.names);
-        let entry = Arc::new(entry);
+        let entry = Entry::new(resource, key, version, value, before.as_deref(), &mut self.names);
+        (self.place(resource, Arc::new(entry), before.as_ref()), before)
+    }
+
+    fn place(&mut self, resource: &Resource, entry: Arc<Entry>, before: Option<&Arc<Entry>>) -> Arc<Entry> {
+        let key = entry.key.clone();
+        let table = self.tables.entry(resource.storage.clone()).or_default();
         Arc::make_mut(&mut table.objects).insert(key.clone(), entry.clone());
-        if before.as_ref().is_some_and(|b| b.uid == entry.uid && b.owners == entry.owners) {
-            return (entry, before);
+        if before.is_some_and(|b| b.uid == entry.uid && b.owners == entry.owners) {
+            return entry;
         }
-        if let Some(before) = &before {
+        if let Some(before) = before {
             self.forget_owners(&resource.storage, before);
             Arc::make_mut(&mut self.uids).remove(&before.uid);
         }
@@ -491,7 +567,7 @@ impl Inner {
             Arc::make_mut(&mut self.dependents).entry(owner.clone()).or_default().insert(place);
         }
         Arc::make_mut(&mut self.uids).insert(entry.uid.clone(), (resource.storage.clone(), key));
-        (entry, before)
+        entry
     }
 
     fn forget_owners(&mut self, storage: &Arc<str>, entry: &Entry) {

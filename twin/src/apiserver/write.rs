@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::checks::{copy_field, keep_system_fields, may_go, spec_differs, split_status};
 use super::error::{ApiError, Cause};
 use super::registry::{Resource, read_crd};
-use super::server::{ApiServer, served_value};
+use super::server::{ApiServer, served_value, stored_as};
 use super::store::{Entry, key};
 use super::validation::{self, FieldValidation, Warnings};
 use super::{defaults, events};
@@ -136,21 +136,15 @@ impl ApiServer {
         let current = self.get(resource, namespace, name)?;
         let old = current.value();
         // Objects of a CRD with several versions are stored in the version of the last write.
-        let mut seen = served_value(resource, &current);
-        if resource.group == "events.k8s.io" {
-            seen = events::to_events_group(old.clone());
-        }
-        let mut new = self.read_body(resource, namespace, change(&seen)?, context, !context.replace)?;
-        if meta::name(&new) != name {
-            if !meta::name(&new).is_empty() {
-                let message = format!(
-                    "the name of the object ({}) does not match the name on the URL ({name})",
-                    meta::name(&new)
-                );
-                return Err(ApiError::bad_request(message));
-            }
-            meta::metadata_mut(&mut new).insert("name".to_owned(), Value::from(name));
-        }
+        let changed = if resource.group == "events.k8s.io" {
+            change(&events::to_events_group(old.clone()))?
+        } else if stored_as(resource, &current.bytes) {
+            change(&old)?
+        } else {
+            change(&served_value(resource, &current))?
+        };
+        let mut new = self.read_body(resource, namespace, changed, context, !context.replace)?;
+        self.check_same_name(&mut new, name)?;
         self.check_versions(resource, &old, &new, context)?;
         keep_system_fields(&old, &mut new);
         split_status(resource, &old, &mut new, context.subresource);
@@ -178,6 +172,43 @@ impl ApiServer {
             return Ok(entry);
         }
         self.commit(resource, &mut new, context)
+    }
+
+    pub(super) fn check_same_name(&self, new: &mut Value, name: &str) -> Result<(), ApiError> {
+        match meta::name(new) {
+            given if given == name => {}
+            "" => {
+                meta::metadata_mut(new).insert("name".to_owned(), Value::from(name));
+            }
+            given => {
+                let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+                return Err(ApiError::bad_request(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left to do for a write that changes metadata and status only: labels are checked, owners recorded.
+    pub(super) fn check_owned_metadata(
+        &self,
+        resource: &Resource,
+        old: &Value,
+        new: &mut Value,
+        name: &str,
+        context: &WriteContext,
+    ) -> Result<(), ApiError> {
+        match context.manager.as_deref().filter(|_| !context.owners_recorded) {
+            Some(manager) => {
+                let causes = self.check_metadata(Some(old), new);
+                if !causes.is_empty() {
+                    return Err(ApiError::invalid(&resource.group, &resource.kind, name, causes));
+                }
+                self.track(resource, Some(old), new, manager, context.subresource);
+            }
+            None if !context.owners_recorded => copy_field(old, new, "managedFields"),
+            None => {}
+        }
+        Ok(())
     }
 
     /// Writes a new state for the simulation: no ownership, no resourceVersion check. Returns whether it was there.

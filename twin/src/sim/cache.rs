@@ -36,6 +36,8 @@ pub(crate) struct PodFacts {
     pub(crate) restarts: bool,
     /// Name of the first container.
     pub(crate) container: Box<str>,
+    /// Whether annotations say how it behaves.
+    pub(crate) peculiar: bool,
     /// Required anti-affinity.
     pub(crate) repels: Box<[Term]>,
 }
@@ -68,6 +70,7 @@ impl PodFacts {
             priority: meta::integer(&pod, &["spec", "priority"]).unwrap_or(0),
             restarts: meta::text(&pod, &["spec", "restartPolicy"]).is_none_or(|p| p == "Always"),
             container: pod["spec"]["containers"][0]["name"].as_str().unwrap_or_default().into(),
+            peculiar: super::behaviour::is_peculiar(&pod["metadata"]),
             repels: Term::required(&pod["spec"], "podAntiAffinity", entry.namespace()),
         }
     }
@@ -162,10 +165,13 @@ impl NodeInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     Creating,
+    /// A container has crashed and waits to be started again.
+    BackOff,
     Running,
     Ready,
     Stopping,
     Ended,
+    Failed,
 }
 
 type Keys = BTreeSet<Arc<str>>;
@@ -181,6 +187,10 @@ pub(crate) struct Cache {
     used: Arc<HashMap<Arc<str>, Used>>,
     /// Pods with anti-affinity of their own.
     pub(crate) repelling: Keys,
+    /// Pods whose containers have ended for good.
+    pub(crate) over: Keys,
+    /// Whether there may be pods on nodes that are not there.
+    pub(crate) strays: bool,
     pub(crate) unscheduled: Keys,
     /// Services and budgets with their selectors.
     services: Arc<BTreeMap<Arc<str>, Option<LabelSelector>>>,
@@ -201,6 +211,7 @@ impl Cache {
         self.by_controller = Arc::default();
         self.used = Arc::default();
         self.repelling.clear();
+        self.over.clear();
         self.unscheduled.clear();
     }
 
@@ -285,6 +296,10 @@ impl Cache {
         if let Some(uid) = &facts.controller {
             Arc::make_mut(&mut self.by_controller).entry(uid.clone()).or_default().insert(facts.key.clone());
         }
+        self.strays |= facts.node.as_ref().is_some_and(|n| !self.nodes.contains_key(n));
+        if facts.is_over() {
+            self.over.insert(facts.key.clone());
+        }
         if !facts.repels.is_empty() {
             self.repelling.insert(facts.key.clone());
         }
@@ -310,6 +325,7 @@ impl Cache {
         let facts = Arc::make_mut(&mut self.pods).remove(key)?;
         self.unscheduled.remove(key);
         self.repelling.remove(key);
+        self.over.remove(key);
         if let Some(node) = facts.node.as_ref().filter(|_| !facts.is_over())
             && let Some(used) = Arc::make_mut(&mut self.used).get_mut(node)
         {
@@ -362,6 +378,7 @@ impl Simulation {
         }
         if change.deleted {
             self.cache.forget_stage(&change.after.uid);
+            self.lives.remove(&change.after.uid);
             self.world.load.forget(&change.after.uid);
             self.mark(Work::Schedule);
             return;
@@ -371,8 +388,8 @@ impl Simulation {
             self.mark(Work::Schedule);
         }
         self.mark_around(&facts);
-        if facts.node.as_deref().is_some_and(|node| self.evictions.is_tainted(node)) {
-            self.mark(Work::Evict);
+        if let Some(node) = facts.node.as_ref().filter(|n| facts.is_active() && self.evictions.is_tainted(n)) {
+            self.mark(Work::Evict(node.clone()));
         }
         self.cache.insert(facts);
         self.mark(Work::Pod(key));
@@ -382,6 +399,7 @@ impl Simulation {
         let key: Arc<str> = change.after.name().into();
         if change.deleted {
             Arc::make_mut(&mut self.cache.nodes).remove(&key);
+            self.cache.strays = true;
         } else {
             let info = Arc::new(NodeInfo::of(&change.after));
             Arc::make_mut(&mut self.cache.nodes).insert(key.clone(), info);
@@ -401,6 +419,7 @@ impl Simulation {
                 "daemonsets.apps" => self.mark(Work::DaemonSet(key)),
                 "statefulsets.apps" => self.mark(Work::StatefulSet(key)),
                 "jobs.batch" => self.mark(Work::Job(key)),
+                "cronjobs.batch" => self.mark(Work::CronJob(key)),
                 _ => {}
             }
         }
@@ -408,10 +427,12 @@ impl Simulation {
 
     pub(crate) fn mark_owner_of(&mut self, entry: &Entry) {
         for uid in entry.owners() {
-            if let Some((table, key)) = self.api().store().find_uid(uid)
-                && &*table == "deployments.apps"
-            {
-                self.mark(Work::Deployment(key));
+            if let Some((table, key)) = self.api().store().find_uid(uid) {
+                match &*table {
+                    "deployments.apps" => self.mark(Work::Deployment(key)),
+                    "cronjobs.batch" => self.mark(Work::CronJob(key)),
+                    _ => {}
+                }
             }
         }
     }

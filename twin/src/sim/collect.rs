@@ -14,6 +14,9 @@ use crate::objects::meta;
 /// Events that nobody has touched for this long are forgotten, in seconds; the API server's default.
 const EVENT_LIFE: i64 = 3600;
 
+/// Finished pods that are kept (`--terminated-pod-gc-threshold`).
+const FINISHED_PODS: usize = 12_500;
+
 impl Simulation {
     pub(crate) fn expire_events(&self) {
         let resource = self.api().builtin("", "events");
@@ -35,6 +38,17 @@ impl Simulation {
                 );
             }
         }
+    }
+
+    /// Of more finished pods than the threshold the oldest go.
+    pub(crate) fn collect_finished_pods(&mut self) {
+        let surplus = self.cache.over.len().saturating_sub(FINISHED_PODS);
+        if surplus == 0 {
+            return;
+        }
+        let mut over: Vec<_> = self.cache.over.iter().filter_map(|key| self.cache.pods.get(key)).cloned().collect();
+        over.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
+        over.iter().take(surplus).for_each(|pod| self.delete_pod(pod, Some(0)));
     }
 
     pub(crate) fn collect(&mut self) {

@@ -18,14 +18,15 @@ impl Simulation {
         }
         let mut sets = self.sets_of(&deployment);
         let hash = template_hash(&deployment["spec"]["template"]);
-        if !sets.iter().any(|s| s["metadata"]["labels"][HASH] == hash.as_str()) {
+        let wanted = &deployment["spec"]["template"];
+        if !sets.iter().any(|s| is_of(s, wanted, &hash)) {
             if deployment["spec"]["paused"] == true {
                 return;
             }
             self.create_set(&deployment, namespace, &hash, next_revision(&sets));
             sets = self.sets_of(&deployment);
         }
-        let Some(current) = sets.iter().position(|s| s["metadata"]["labels"][HASH] == hash.as_str()) else { return };
+        let Some(current) = sets.iter().position(|s| is_of(s, wanted, &hash)) else { return };
         let current = sets.remove(current);
         self.roll(&deployment, &current, &sets, namespace);
         self.drop_old_sets(&deployment, &sets, namespace);
@@ -166,6 +167,24 @@ impl Simulation {
             self.api().amend("apps", "deployments", namespace, name, Some("status"), |d| d["status"] = status);
         }
     }
+}
+
+/// Whether a ReplicaSet is that of a template: by the name that the twin gives it, or because its own template is the
+/// same but for the label with the name, as in a set that came from another cluster.
+fn is_of(set: &Value, template: &Value, hash: &str) -> bool {
+    if set["metadata"]["labels"][HASH] == hash {
+        return true;
+    }
+    let mut own = set["spec"]["template"].clone();
+    if let Some(labels) = own["metadata"]["labels"].as_object_mut() {
+        labels.shift_remove(HASH);
+    }
+    own["spec"] == template["spec"]
+        && ["labels", "annotations"].into_iter().all(|part| {
+            let (own, wanted) = (&own["metadata"][part], &template["metadata"][part]);
+            own == wanted
+                || (own.as_object().is_none_or(|o| o.is_empty()) && wanted.as_object().is_none_or(|o| o.is_empty()))
+        })
 }
 
 fn revision(set: &Value) -> i64 {

@@ -25,6 +25,13 @@ impl Evictions {
         self.taints.contains_key(node)
     }
 
+    /// The nodes with such taints, in order.
+    pub(crate) fn nodes(&self) -> Vec<Arc<str>> {
+        let mut nodes: Vec<Arc<str>> = self.taints.keys().map(|n| n.as_str().into()).collect();
+        nodes.sort();
+        nodes
+    }
+
     /// Takes a node's change in; says whether its taints are worth a look.
     pub(crate) fn take_in(&mut self, change: &Change, now: Moment) -> bool {
         let name = change.after.name();
@@ -70,16 +77,13 @@ fn patience(spec: &Value, taint: &Value) -> Option<std::time::Duration> {
 }
 
 impl Simulation {
-    /// Evicts whatever has no time left and sets the clock for the next.
-    pub(crate) fn evict_intolerant(&mut self) {
+    /// Evicts whatever has no time left on a node and sets the clock for the next.
+    pub(crate) fn evict_intolerant(&mut self, node: &str) {
         let now = self.now();
-        let mut nodes: Vec<&String> = self.evictions.taints.keys().collect();
-        nodes.sort();
         let (mut next, mut due) = (None, Vec::<Arc<PodFacts>>::new());
-        for node in nodes {
+        if self.evictions.is_tainted(node) {
             for pod in self.cache.on_node(node).filter(|p| p.is_active()) {
-                let Some(object) = self.api().read("", "pods", pod.namespace(), pod.name()) else { continue };
-                match self.evictions.deadline(node, &object["spec"]) {
+                match self.evictions.deadline(node, &pod.entry.part("spec")) {
                     Some(at) if at <= now => due.push(pod.clone()),
                     Some(at) => next = Some(next.map_or(at, |n: Moment| n.min(at))),
                     None => {}

@@ -10,12 +10,15 @@ use crate::apiserver::subresources::set_condition;
 use crate::objects::meta::{self, integer};
 
 impl Simulation {
-    pub(crate) fn reconcile_job(&mut self, key: &str) {
+    pub(crate) fn reconcile_job(&mut self, key: &Arc<str>) {
         let Some((namespace, name)) = key.split_once('/') else { return };
         let Some(job) = self.api().read("batch", "jobs", namespace, name) else { return };
         let finished = meta::list(&job, &["status", "conditions"])
             .iter()
             .any(|c| matches!(c["type"].as_str(), Some("Complete" | "Failed")) && c["status"] == "True");
+        if finished && !meta::is_deleting(&job) {
+            self.age_job(key, &job);
+        }
         if meta::is_deleting(&job) || finished || job["spec"]["suspend"] == true {
             return;
         }

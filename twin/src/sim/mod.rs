@@ -3,10 +3,13 @@
 //! One task does it all, in a fixed order, on tokio's clock: same seed and same requests, same result.
 //! It reads and writes the store like any client would, only without HTTP; while the API server is lost it stands still.
 
+mod behaviour;
 mod budget;
 mod cache;
 mod collect;
 mod company;
+mod cronjob;
+pub mod curves;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -23,7 +26,7 @@ mod statefulset;
 mod timers;
 mod zones;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,24 +191,27 @@ pub(crate) enum Work {
     ReplicaSet(Arc<str>),
     DaemonSet(Arc<str>),
     StatefulSet(Arc<str>),
+    CronJob(Arc<str>),
     Job(Arc<str>),
     Schedule,
-    Evict,
+    Evict(Arc<str>),
     Pod(Arc<str>),
     Service(Arc<str>),
     Budget(Arc<str>),
 }
 
 /// Tables that the controllers follow.
-const FOLLOWED: [&str; 11] = [
-    "pods",
+const FOLLOWED: [&str; 12] = [
+    // Before the pods, which share the nodes' names.
     "nodes",
+    "pods",
     "services",
     "namespaces",
     "deployments.apps",
     "replicasets.apps",
     "daemonsets.apps",
     "statefulsets.apps",
+    "cronjobs.batch",
     "jobs.batch",
     "poddisruptionbudgets.policy",
     "endpointslices.discovery.k8s.io",
@@ -226,6 +232,13 @@ pub(crate) struct Simulation {
     pub(crate) next_eviction: Option<Moment>,
     pub(crate) last_tick: Option<Moment>,
     pub(crate) next_address: u32,
+    /// Lives of pods that crash.
+    pub(crate) lives: HashMap<Arc<str>, kubelet::Life>,
+    /// When CronJobs are looked at next.
+    pub(crate) cron_times: HashMap<Arc<str>, Moment>,
+    pub(crate) energy: curves::Energy,
+    /// (hash of the template, name of the revision) of StatefulSets, by UID.
+    pub(crate) revisions: HashMap<Arc<str>, (String, String)>,
     /// The node at which the search for a pod's node begins, in large fleets.
     pub(crate) next_node: usize,
     /// Whether it has taken in what was there before it.
@@ -254,6 +267,10 @@ impl Simulation {
             next_eviction: None,
             last_tick: None,
             next_address: 1,
+            lives: HashMap::new(),
+            cron_times: HashMap::new(),
+            energy: curves::Energy::default(),
+            revisions: HashMap::new(),
             next_node: 0,
             primed: false,
         }
@@ -273,6 +290,10 @@ impl Simulation {
             next_eviction: self.next_eviction,
             last_tick: None,
             next_address: self.next_address,
+            lives: self.lives.clone(),
+            cron_times: self.cron_times.clone(),
+            energy: self.energy.clone(),
+            revisions: self.revisions.clone(),
             next_node: self.next_node,
             primed: self.primed,
         }
@@ -428,9 +449,10 @@ impl Simulation {
                 Work::ReplicaSet(key) => self.reconcile_replica_set(&key),
                 Work::DaemonSet(key) => self.reconcile_daemon_set(&key),
                 Work::StatefulSet(key) => self.reconcile_stateful_set(&key),
+                Work::CronJob(key) => self.reconcile_cron_job(&key),
                 Work::Job(key) => self.reconcile_job(&key),
                 Work::Schedule => self.schedule(),
-                Work::Evict => self.evict_intolerant(),
+                Work::Evict(node) => self.evict_intolerant(&node),
                 Work::Pod(key) => self.reconcile_pod(&key),
                 Work::Service(key) => self.reconcile_service(&key),
                 Work::Budget(key) => self.reconcile_budget(&key),
@@ -482,7 +504,7 @@ impl Simulation {
             "nodes" => {
                 let now = self.now();
                 if self.evictions.take_in(change, now) {
-                    self.mark(Work::Evict);
+                    self.mark(Work::Evict(change.after.name().into()));
                 }
                 self.take_in_node(change);
                 self.mark(Work::Schedule);
@@ -515,8 +537,15 @@ impl Simulation {
                 }
                 self.mark(Work::DaemonSet(key));
             }
+            "statefulsets.apps" if change.deleted => {
+                self.revisions.remove(&change.after.uid);
+            }
             "statefulsets.apps" => self.mark(Work::StatefulSet(key)),
-            "jobs.batch" => self.mark(Work::Job(key)),
+            "cronjobs.batch" => self.mark(Work::CronJob(key)),
+            "jobs.batch" => {
+                self.mark_owner_of(&change.after);
+                self.mark(Work::Job(key));
+            }
             _ => {
                 self.cache.note_selector(&change.after, change.deleted, false);
                 self.mark(Work::Budget(key));

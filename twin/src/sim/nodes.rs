@@ -9,7 +9,7 @@ use crate::apiserver::clock::Moment;
 use serde_json::{Value, json};
 
 use super::timers::Timer;
-use super::{Simulation, Switched, Work};
+use super::{Simulation, Switched, Work, curves};
 use crate::apiserver::discovery::KUBERNETES_VERSION;
 use crate::apiserver::leases;
 use crate::apiserver::server::ApiServer;
@@ -133,7 +133,7 @@ impl Simulation {
 
     pub(crate) fn start_timers(&mut self) {
         let now = self.now();
-        for timer in [Timer::Leases, Timer::Nodes, Timer::Events] {
+        for timer in [Timer::Leases, Timer::Nodes, Timer::Events, Timer::Curves] {
             self.timers.set(now, timer);
         }
         if self.world.has_hosts() {
@@ -158,9 +158,19 @@ impl Simulation {
             }
             Timer::Events => {
                 self.expire_events();
+                self.collect_finished_pods();
                 self.timers.set(now + EVENT_SWEEP, Timer::Events);
             }
-            Timer::Evictions => self.mark(Work::Evict),
+            Timer::Curves => {
+                self.follow_curves();
+                self.timers.set(now + curves::STEP, Timer::Curves);
+            }
+            Timer::CronJob(key) => {
+                self.cron_times.remove(&key);
+                self.mark(Work::CronJob(key));
+            }
+            Timer::Job(key) => self.mark(Work::Job(key)),
+            Timer::Evictions => self.evictions.nodes().into_iter().for_each(|node| self.mark(Work::Evict(node))),
             Timer::Pod(key) => self.pod_timer(&key),
         }
     }
@@ -184,8 +194,8 @@ impl Simulation {
     fn post_ready(&mut self, name: &str) {
         let now = self.api().clock().seconds();
         let boot = self.world.nodes.lock().get(name).and_then(|n| n.host.as_ref().map(|h| h.boot_id()));
-        self.api().amend("", "nodes", "", name, Some("status"), |node| {
-            if let Some(boot) = boot {
+        self.api().amend_status("", "nodes", "", name, |node| {
+            if let Some(boot) = &boot {
                 node["status"]["nodeInfo"]["bootID"] = json!(boot);
             }
             for (kind, status, reason, message) in [
@@ -237,13 +247,13 @@ impl Simulation {
                 }
             }
             let ready = node.ready == Some(true) && !silent;
-            facts.push(NodeFacts { name: name.to_owned(), zone: node.zone.to_string(), ready });
+            facts.push(NodeFacts { name, zone: &node.zone, ready });
         }
         self.drive_out(now, &nodes, &facts);
     }
 
     /// Nodes that are lost or not ready get the taint that drives their pods out, when it is their zone's turn.
-    fn drive_out(&mut self, now: Moment, nodes: &[Arc<NodeInfo>], facts: &[NodeFacts]) {
+    fn drive_out(&mut self, now: Moment, nodes: &[Arc<NodeInfo>], facts: &[NodeFacts<'_>]) {
         let lost: HashMap<&str, &NodeInfo> = nodes
             .iter()
             .filter(|node| {
@@ -285,7 +295,7 @@ impl Simulation {
     fn lose_node(&mut self, name: &str, node: &NodeInfo) {
         tracing::info!(site = self.api().site(), node = name, "node is unreachable: its lease stands still");
         let now = self.api().clock().seconds();
-        self.api().amend("", "nodes", "", name, Some("status"), |node| {
+        self.api().amend_status("", "nodes", "", name, |node| {
             for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"] {
                 let condition = json!({"type": kind, "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."});
                 set_condition(&mut node["status"], &condition, &now);
@@ -294,7 +304,7 @@ impl Simulation {
         self.taint(node, UNREACHABLE, "NoSchedule");
         let pods: Vec<Arc<PodFacts>> = self.cache.on_node(name).filter(|p| p.ready).cloned().collect();
         for pod in pods {
-            self.api().amend("", "pods", pod.namespace(), pod.name(), Some("status"), |p| {
+            self.api().amend_status("", "pods", pod.namespace(), pod.name(), |p| {
                 set_condition(
                     &mut p["status"],
                     &json!({"type": "Ready", "status": "False", "reason": "NodeNotReady"}),
@@ -306,6 +316,9 @@ impl Simulation {
 
     /// Pods of nodes that are not there any more are removed at once.
     fn collect_orphaned_pods(&mut self) {
+        if !std::mem::take(&mut self.cache.strays) {
+            return;
+        }
         let orphans = self.cache.on_unknown_nodes();
         for pod in orphans {
             self.delete_pod(&pod, Some(0));

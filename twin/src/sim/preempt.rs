@@ -43,7 +43,7 @@ impl Simulation {
         for victim in victims {
             let why = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
                 "message": "default-scheduler: preempting to accommodate a higher priority pod"});
-            self.api().amend("", "pods", victim.namespace(), victim.name(), Some("status"), |p| {
+            self.api().amend_status("", "pods", victim.namespace(), victim.name(), |p| {
                 set_condition(&mut p["status"], &why, &now);
             });
             self.delete_pod(&victim, None);

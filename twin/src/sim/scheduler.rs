@@ -88,9 +88,9 @@ impl Simulation {
     fn tell_unschedulable(&self, facts: &PodFacts, why: &str, nominated: Option<String>) {
         let now = self.api().clock().seconds();
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why});
-        self.api().amend("", "pods", facts.namespace(), facts.name(), Some("status"), |p| {
+        self.api().amend_status("", "pods", facts.namespace(), facts.name(), |p| {
             set_condition(&mut p["status"], &condition, &now);
-            if let Some(node) = nominated {
+            if let Some(node) = &nominated {
                 p["status"]["nominatedNodeName"] = json!(node);
             }
         });

@@ -21,7 +21,7 @@ impl Simulation {
         let wanted = integer(&set, &["spec", "replicas"]).unwrap_or(1).max(0);
         let first = integer(&set, &["spec", "ordinals", "start"]).unwrap_or(0);
         let parallel = set["spec"]["podManagementPolicy"] == "Parallel";
-        let revision = format!("{name}-{}", template_hash(&set["spec"]["template"]));
+        let revision = self.revision_of(&set, name);
         let mut pods: Vec<(i64, Arc<PodFacts>)> = self
             .cache
             .of_controller(meta::uid(&set))
@@ -46,6 +46,27 @@ impl Simulation {
             }
         }
         self.write_stateful_status(&set, namespace, name, &pods, &revision);
+    }
+
+    /// The name of the set's present template. A set that came from another cluster keeps the name it came with until
+    /// its template changes.
+    fn revision_of(&mut self, set: &Value, name: &str) -> String {
+        let hash = template_hash(&set["spec"]["template"]);
+        let own = format!("{name}-{hash}");
+        let settled = integer(set, &["status", "observedGeneration"]) == integer(set, &["metadata", "generation"]);
+        let given = meta::text(set, &["status", "updateRevision"]).filter(|_| settled).map(str::to_owned);
+        match self.revisions.get(meta::uid(set)) {
+            Some((known, revision)) if *known == hash => revision.clone(),
+            Some(_) => {
+                self.revisions.insert(meta::uid(set).into(), (hash, own.clone()));
+                own
+            }
+            None => {
+                let revision = given.unwrap_or(own);
+                self.revisions.insert(meta::uid(set).into(), (hash, revision.clone()));
+                revision
+            }
+        }
     }
 
     fn fill(

@@ -18,6 +18,12 @@ pub(crate) enum Timer {
     Events,
     /// Pods on tainted nodes run out of patience.
     Evictions,
+    /// Load and power of nodes without a host.
+    Curves,
+    /// A CronJob's next time.
+    CronJob(Arc<str>),
+    /// A finished Job has been kept long enough.
+    Job(Arc<str>),
     /// A pod's next step.
     Pod(Arc<str>),
 }

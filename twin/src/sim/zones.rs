@@ -59,9 +59,9 @@ pub(crate) struct Turns {
 
 /// What is known of one node.
 #[derive(Debug, Clone)]
-pub(crate) struct NodeFacts {
-    pub(crate) name: String,
-    pub(crate) zone: String,
+pub(crate) struct NodeFacts<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) zone: &'a str,
     pub(crate) ready: bool,
 }
 
@@ -84,13 +84,13 @@ impl Turns {
     pub(crate) fn look(
         &mut self,
         now: Moment,
-        nodes: &[NodeFacts],
+        nodes: &[NodeFacts<'_>],
         lost: impl Fn(&str) -> bool,
         normal: Duration,
     ) -> Verdict {
         let mut zones: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for node in nodes {
-            let counts = zones.entry(&node.zone).or_default();
+            let counts = zones.entry(node.zone).or_default();
             if node.ready {
                 counts.0 += 1;
             } else {
@@ -102,10 +102,10 @@ impl Turns {
         for queue in self.waiting.values_mut() {
             queue.retain(|name| lost(name));
         }
-        for node in nodes.iter().filter(|n| lost(&n.name)) {
-            let queue = self.waiting.entry(node.zone.clone()).or_default();
-            if !queue.contains(&node.name) {
-                queue.push(node.name.clone());
+        for node in nodes.iter().filter(|n| lost(n.name)) {
+            let queue = self.waiting.entry(node.zone.to_owned()).or_default();
+            if !queue.iter().any(|n| n == node.name) {
+                queue.push(node.name.to_owned());
             }
         }
         let mut verdict = Verdict { evict: Vec::new(), stand_still };
@@ -133,10 +133,10 @@ mod tests {
 
     const TEN: Duration = Duration::from_secs(10);
 
-    fn fleet(zones: &[(&str, usize, usize)]) -> Vec<NodeFacts> {
-        let node = |zone: &str, n: usize, ready: bool| NodeFacts {
-            name: format!("{zone}-{}{n}", if ready { "up" } else { "down" }),
-            zone: zone.to_owned(),
+    fn fleet(zones: &[(&'static str, usize, usize)]) -> Vec<NodeFacts<'static>> {
+        let node = |zone: &'static str, n: usize, ready: bool| NodeFacts {
+            name: format!("{zone}-{}{n}", if ready { "up" } else { "down" }).leak(),
+            zone,
             ready,
         };
         zones
@@ -151,7 +151,7 @@ mod tests {
     }
 
     /// Nodes that lose their pods within so many seconds, looked at every five.
-    fn evicted_within(seconds: u64, nodes: &[NodeFacts]) -> usize {
+    fn evicted_within(seconds: u64, nodes: &[NodeFacts<'_>]) -> usize {
         let begin = Moment::at(Duration::from_secs(1000));
         let (mut turns, mut gone) = (Turns::default(), Vec::<String>::new());
         for step in 0..=seconds / 5 {
