@@ -14,6 +14,8 @@ use crate::{
     },
 };
 
+/// A request that was given up goes on for this long, for the sake of its connection.
+const LINGER: Duration = Duration::from_secs(5);
 /// The core is ticked at least this often.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -133,9 +135,16 @@ fn send(
     answers: mpsc::Sender<(usize, RequestId, Answer)>,
 ) {
     let register = registers[request.register].clone();
+    // Dropping a request closes its connection, and over a network that loses segments a new one, with its handshakes,
+    // takes longer than any request may: a site would lose its lease to 30 % loss. So the request goes on where nobody
+    // waits for it, and the next one finds the connection. That it may still land is what its fate being unknown means.
+    let operation = request.operation;
+    let going = tokio::spawn(async move { tokio::time::timeout(LINGER, register.perform(operation)).await });
     tokio::spawn(async move {
-        let performed = tokio::time::timeout(timeout, register.perform(request.operation)).await;
-        let answer = performed.unwrap_or_else(|_| Answer::Unknown(format!("no answer within {timeout:?}")));
+        let answer = match tokio::time::timeout(timeout, going).await {
+            Ok(Ok(Ok(answer))) => answer,
+            _ => Answer::Unknown(format!("no answer within {timeout:?}")),
+        };
         // The loop has ended when nobody listens; then the answer means nothing any more.
         let _ = answers.send((request.register, request.id, answer)).await;
     });

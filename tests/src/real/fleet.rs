@@ -499,7 +499,10 @@ fn place(end: &str) -> Option<&str> {
 /// A folder that is removed afterwards, unless EVERGREEN_FAILOVER_DIR names one to keep.
 fn folder() -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(dir) = std::env::var_os("EVERGREEN_FAILOVER_DIR").filter(|dir| !dir.is_empty()) {
-        let dir = PathBuf::from(dir).join(std::process::id().to_string());
+        // Each fleet of a run has its own.
+        let free = |n: &u32| !PathBuf::from(&dir).join(format!("{}-{n}", std::process::id())).exists();
+        let number = (1..).find(free).unwrap_or(0);
+        let dir = PathBuf::from(&dir).join(format!("{}-{number}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         return Ok((dir, None));
     }

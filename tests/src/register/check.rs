@@ -59,7 +59,11 @@ fn one_writer(effective: &[Effective]) -> Vec<Violation> {
         let first = writers.entry(write.token).or_insert(&write.site);
         if *first != write.site {
             let sites = ((*first).to_owned(), write.site.clone());
-            violations.push(Violation::SharedToken { token: write.token, sites });
+            let shared = Violation::SharedToken { token: write.token, sites };
+            // Once is enough, however much was written.
+            if !violations.contains(&shared) {
+                violations.push(shared);
+            }
         }
     }
     violations

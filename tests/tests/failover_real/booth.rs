@@ -78,7 +78,7 @@ pub async fn a_restarted_granted_site_is_served_again(stage: &mut Stage<'_>) {
     stage.report.time("granted site restarts under loss: served again after", served.ended - restarted);
     tokio::time::sleep(SETTLED).await;
     let after = stage.fleet.holder().await;
-    stage.report.count("granted site restarts under loss: the group went elsewhere", u64::from(after != holder), 1);
+    println!("    held by {holder} before its restart, by {after} afterwards");
     let (_, violations) = stage.fleet.verdict(clients, &initial).await;
     assert_eq!(violations, []);
 }
