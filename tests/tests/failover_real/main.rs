@@ -132,6 +132,8 @@ impl Shared {
             });
         }));
         println!("  {name}: {:.1} s, load {}", begin.elapsed().as_secs_f64(), load());
+        // After each scenario: a run that is cut short has measured something too.
+        keep(report);
         played.map_err(|panic| {
             let why = panic.downcast_ref::<String>().cloned();
             let why = why.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -150,9 +152,13 @@ impl Shared {
         for missed in report.missed() {
             println!("MISSED: {missed}");
         }
-        if let Some(file) = std::env::var_os("EVERGREEN_FAILOVER_REPORT").filter(|file| !file.is_empty()) {
-            std::fs::write(&file, report.markdown("`make bench-failover`")).expect("the report's file can be written");
-        }
+    }
+}
+
+/// Writes the rows to the file that EVERGREEN_FAILOVER_REPORT names.
+fn keep(report: &Report) {
+    if let Some(file) = std::env::var_os("EVERGREEN_FAILOVER_REPORT").filter(|file| !file.is_empty()) {
+        std::fs::write(&file, report.markdown("`make bench-failover`")).expect("the report's file can be written");
     }
 }
 
