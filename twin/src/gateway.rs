@@ -102,7 +102,7 @@ pub async fn serve(twin: &Twin, addr: SocketAddr) -> std::io::Result<Gateway> {
     };
     let router = Router::new().fallback(handle).with_state(Arc::new(entry));
     let cancel = CancellationToken::new();
-    let served = transport::serve(router.clone(), None, addr, twin.site()).await?;
+    let served = transport::serve(router.clone(), None, None, addr, twin.site()).await?;
     let (down, own) = watch::channel(false);
     let gateway = Gateway { addr: served.addr, down, cancel: cancel.clone(), counts };
     tokio::spawn(keep(served, router, twin.site().to_owned(), own, twin.site_down(), cancel));
@@ -126,7 +126,7 @@ async fn keep(
         if down {
             listening = None;
         } else if listening.is_none() {
-            match transport::serve(router.clone(), None, addr, &site).await {
+            match transport::serve(router.clone(), None, None, addr, &site).await {
                 Ok(served) => listening = Some(served),
                 Err(error) => {
                     tracing::warn!(site, %addr, %error, "the entry cannot listen yet");

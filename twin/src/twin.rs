@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::apiserver::clock::Clock;
 use crate::apiserver::http::router;
 use crate::apiserver::leases;
@@ -226,7 +227,16 @@ impl Twin {
     /// # Errors
     /// The address cannot be listened on.
     pub async fn serve(&self, addr: SocketAddr) -> std::io::Result<Served> {
-        serve(self.router(), Some(self.faults()), addr, self.site()).await
+        serve(self.router(), Some(self.faults()), None, addr, self.site()).await
+    }
+
+    /// Serves the API over TLS to clients that have a token or a certificate of an authority of its own.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or no certificate can be made.
+    pub async fn serve_tls(&self, addr: SocketAddr) -> std::io::Result<Served> {
+        let access = Access::new(self.site(), &[addr.ip()])?;
+        serve(self.router(), Some(self.faults()), Some(Arc::new(access)), addr, self.site()).await
     }
 
     /// Runs scheduler, kubelets, workload and node controllers until cancelled, and lets a held clock run. To be

@@ -1,4 +1,4 @@
-//! `evergreen twin serve`: a simulated data center on loopback, for kubectl and for trying things out.
+//! `evergreen twin serve`: a simulated data center for kubectl and for trying things out.
 
 use std::{
     net::SocketAddr,
@@ -21,7 +21,7 @@ use crate::{
 /// Simulated data centers.
 #[derive(Debug, Subcommand)]
 pub enum TwinCommand {
-    /// Serve a simulated data center on loopback, until Ctrl-C.
+    /// Serve a simulated data center over TLS, until Ctrl-C.
     Serve(ServeArgs),
     /// Play stories of what happens to a data center, in virtual time.
     Story(StoryArgs),
@@ -56,7 +56,10 @@ pub struct StoryArgs {
     kubectl --kubeconfig target/twin/dc-a.kubeconfig get nodes\n  \
     kubectl --kubeconfig target/twin/dc-a.kubeconfig apply -f deployment.yaml\n  \
     evergreen-agent --once --root target/twin/dc-a/dc-a-1  reads a simulated node\n  \
+    kubectl --kubeconfig target/twin/dc-a.kubeconfig --context dc-a-certificate auth whoami\n  \
     evergreen twin serve --site dc-b --nodes 20 --listen 127.0.0.1:7001 --kubernetes-timing\n\n\
+    The kubeconfig holds the authority of this run, a token and a client certificate; a wrong token is answered 401.\n\
+    With --plain it is HTTP on loopback, and the bearer token is whatever name the client gives itself.\n\
     It is a simulator with a published list of deviations (--deviations), not a Kubernetes distribution.")]
 pub struct ServeArgs {
     /// Name of the data center.
@@ -68,6 +71,9 @@ pub struct ServeArgs {
     /// Address to serve at; port 0 takes a free one.
     #[arg(long, env = "EVERGREEN_LISTEN", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// HTTP without TLS and without a check of who asks; on loopback only.
+    #[arg(long, env = "EVERGREEN_PLAIN")]
+    plain: bool,
     /// Folder for the kubeconfig and the simulated hosts' trees.
     #[arg(long, env = "EVERGREEN_OUT", default_value = "target/twin")]
     out: PathBuf,
@@ -129,9 +135,9 @@ fn stories(args: StoryArgs) -> Outcome {
 }
 
 async fn serve(args: ServeArgs) -> Outcome {
-    if !args.listen.ip().is_loopback() {
-        return Err(Failure::usage(format_args!("--listen {}: a twin has no authentication", args.listen))
-            .remedy("an address of this machine's loopback, as in 127.0.0.1:7001"));
+    if args.plain && !args.listen.ip().is_loopback() {
+        return Err(Failure::usage(format_args!("--listen {}: with --plain nobody is asked who it is", args.listen))
+            .remedy("an address of this machine's loopback, as in 127.0.0.1:7001, or no --plain"));
     }
     let timing = if args.kubernetes_timing { Timing::kubernetes() } else { Timing::short() };
     let mut builder = Twin::builder(&args.site).timing(timing);
@@ -139,7 +145,8 @@ async fn serve(args: ServeArgs) -> Outcome {
         builder = builder.node(node(&args.site, number, &args.out)?);
     }
     let twin = builder.build();
-    let served = twin.serve(args.listen).await.map_err(|error| {
+    let served = if args.plain { twin.serve(args.listen).await } else { twin.serve_tls(args.listen).await };
+    let served = served.map_err(|error| {
         Failure::usage(format_args!("cannot serve at {}: {error}", args.listen)).remedy("another --listen, or port 0")
     })?;
     let client = twin.client("admin");
@@ -148,10 +155,12 @@ async fn serve(args: ServeArgs) -> Outcome {
     }
     let kubeconfig = args.out.join(format!("{}.kubeconfig", args.site));
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
-    secret_file(&kubeconfig, &served.kubeconfig("admin"))?;
+    let identity = if args.plain { "admin" } else { "kubernetes-admin" };
+    let text = served.try_kubeconfig(identity).context("cannot make the kubeconfig")?;
+    secret_file(&kubeconfig, &text)?;
     let cancel = CancellationToken::new();
     let running = twin.start(cancel.clone());
-    tell(&args, served.addr, &kubeconfig);
+    tell(&args, &served.url(), &kubeconfig);
     asked_to_end().await;
     cancel.cancel();
     served.stop();
@@ -167,16 +176,13 @@ fn node(site: &str, number: u16, out: &Path) -> Outcome<NodeSpec> {
     Ok(NodeSpec::new(&name).label(evergreen_api::names::LABEL_SITE, site).host(host))
 }
 
-fn tell(args: &ServeArgs, addr: SocketAddr, kubeconfig: &Path) {
+fn tell(args: &ServeArgs, url: &str, kubeconfig: &Path) {
     let hosts = args.out.join(&args.site);
     if args.json {
-        println!(
-            "{}",
-            json!({"site": args.site, "server": format!("http://{addr}"), "kubeconfig": kubeconfig, "hosts": hosts})
-        );
+        println!("{}", json!({"site": args.site, "server": url, "kubeconfig": kubeconfig, "hosts": hosts}));
         return;
     }
-    println!("{} is served at http://{addr} with {} nodes; Ctrl-C ends it.", args.site, args.nodes);
+    println!("{} is served at {url} with {} nodes; Ctrl-C ends it.", args.site, args.nodes);
     println!("  kubectl --kubeconfig {} get nodes", kubeconfig.display());
     println!("  hosts are below {}", hosts.display());
 }
@@ -186,11 +192,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_twin_is_not_served_beyond_loopback() {
+    async fn a_twin_that_asks_nobody_is_not_served_beyond_loopback() {
         let args = ServeArgs {
             site: "dc-a".into(),
             nodes: 1,
             listen: "0.0.0.0:0".parse().unwrap(),
+            plain: true,
             out: "unused".into(),
             kubernetes_timing: false,
             deviations: false,

@@ -16,6 +16,7 @@ use std::process::Command;
 
 use evergreen_tests::{root, skip::skipped};
 use evergreen_twin::Twin;
+use futures::StreamExt;
 
 const CHECK: &str = "twin: differential suite";
 
@@ -48,6 +49,8 @@ impl Real {
 }
 
 const NAME: &str = "twin-differential";
+/// Sequences that are played at once.
+const AT_ONCE: usize = 4;
 
 impl Drop for Real {
     fn drop(&mut self) {
@@ -72,17 +75,23 @@ async fn the_twin_answers_as_a_real_api_server_does() {
     let real = kube::Client::try_from(config).unwrap();
     let twin = Twin::builder("dc-a").build();
     let own = twin.client("admin");
-    let mut results = Vec::new();
-    for sequence in &script.sequences {
-        if std::env::var("EVERGREEN_ONLY").is_ok_and(|only| !sequence.name.contains(&only)) {
-            continue;
+    let only = std::env::var("EVERGREEN_ONLY").unwrap_or_default();
+    let played = script.sequences.iter().filter(|s| s.name.contains(&only)).enumerate().map(|(index, sequence)| {
+        let (real, own) = (real.clone(), own.clone());
+        async move {
+            let namespace = play::namespace(index);
+            let (theirs, ours) =
+                tokio::join!(play::play(&real, sequence, &namespace), play::play(&own, sequence, &namespace));
+            report::compare(sequence, &theirs, &ours)
         }
-        let namespace = play::namespace(results.len());
-        let (theirs, ours) =
-            tokio::join!(play::play(&real, sequence, &namespace), play::play(&own, sequence, &namespace));
-        results.push(report::compare(sequence, &theirs, &ours));
-    }
+    });
+    // Each has a namespace of its own, so a few can go on at once.
+    let results: Vec<_> = futures::stream::iter(played).buffered(AT_ONCE).collect().await;
     let outcome = report::judge(&script, &results);
+    let listed = root().join("target/twin-differences.txt");
+    std::fs::write(&listed, outcome.list() + &outcome.tell()).unwrap();
+    let listed = root().join("target/twin-differences.txt");
+    std::fs::write(&listed, outcome.list() + &outcome.tell()).unwrap();
     let version = real.apiserver_version().await.unwrap();
     report::check_page(&outcome, &format!("{}.{}", version.major, version.minor.trim_end_matches('+')));
     assert!(outcome.unknown.is_empty(), "{}", outcome.tell());

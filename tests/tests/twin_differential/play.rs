@@ -15,6 +15,9 @@ use crate::script::{Sequence, Step};
 /// A watch that stays silent for this long has no more events to give.
 const SILENCE: Duration = Duration::from_millis(1500);
 
+/// How often a step is repeated `until` its status is as wanted, ten times a second.
+const PATIENCE: usize = 100;
+
 /// One answer, in comparable form.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -33,7 +36,14 @@ pub async fn play(client: &kube::Client, sequence: &Sequence, namespace: &str) -
     send(client, "POST", "/api/v1/namespaces", Some(own.to_string()), None, None).await;
     let mut answers = Vec::new();
     for step in &sequence.steps {
-        let (status, body) = perform(client, step, &values).await;
+        let (mut status, mut body) = perform(client, step, &values).await;
+        for _ in 0..PATIENCE {
+            if step.until.is_none_or(|wanted| wanted == status) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (status, body) = perform(client, step, &values).await;
+        }
         for (name, pointer) in &step.save {
             values.insert(name.clone(), body.pointer(pointer).cloned().unwrap_or(json!("missing")));
         }

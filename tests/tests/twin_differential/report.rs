@@ -139,6 +139,18 @@ fn glob(pattern: &str, text: &str) -> bool {
 }
 
 impl Outcome {
+    /// Every difference below its reason, for those who look for the next fault to mend.
+    pub fn list(&self) -> String {
+        let mut text = String::new();
+        for ((origin, why), found) in &self.known {
+            let _ = writeln!(text, "## {origin:?}: {why}");
+            for d in found {
+                let _ = writeln!(text, "- {} at {}\n    real {}\n    twin {}", d.place, d.at, d.real, d.twin);
+            }
+        }
+        text
+    }
+
     pub fn tell(&self) -> String {
         let mut text = format!("{} differences that nobody knows of:\n", self.unknown.len());
         for d in &self.unknown {

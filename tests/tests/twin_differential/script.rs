@@ -56,6 +56,9 @@ pub struct Step {
     /// Events that a watch waits for.
     #[serde(default)]
     pub events: usize,
+    /// The step is repeated, for some seconds, until it has this status: what it asks for takes its time.
+    #[serde(default)]
+    pub until: Option<u16>,
     /// The answer is not compared: it only prepares what follows.
     #[serde(default)]
     pub unseen: bool,

@@ -19,6 +19,15 @@ pub struct Site {
 
 impl Site {
     pub async fn start() -> Self {
+        Site::started(false).await
+    }
+
+    /// The same over TLS, as `evergreen twin serve` does it.
+    pub async fn start_tls() -> Self {
+        Site::started(true).await
+    }
+
+    async fn started(tls: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut builder = Twin::builder("dc-a").timing(Timing::short());
         for n in 1..=3 {
@@ -27,10 +36,11 @@ impl Site {
             builder = builder.node(NodeSpec::new(&name).host(host));
         }
         let twin = builder.build();
-        let served = twin.serve("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let served = if tls { twin.serve_tls(addr).await } else { twin.serve(addr).await }.unwrap();
         let cancel = CancellationToken::new();
         twin.start(cancel.clone());
-        std::fs::write(dir.path().join("kubeconfig"), served.kubeconfig("admin")).unwrap();
+        std::fs::write(dir.path().join("kubeconfig"), served.try_kubeconfig("admin").unwrap()).unwrap();
         Site { twin, dir, served, cancel }
     }
 
@@ -60,6 +70,7 @@ pub struct Tool {
     path: PathBuf,
     kubeconfig: PathBuf,
     home: PathBuf,
+    variables: Vec<(String, String)>,
 }
 
 /// What a tool said.
@@ -76,7 +87,14 @@ impl Tool {
             skipped(check, &format!("no {name} on the PATH or in target/tools (make setup)"));
             return None;
         };
-        Some(Tool { path, kubeconfig: site.kubeconfig(), home: site.dir.path().join("home") })
+        Some(Tool { path, kubeconfig: site.kubeconfig(), home: site.dir.path().join("home"), variables: Vec::new() })
+    }
+
+    /// The same tool with a variable in its environment.
+    pub fn with(&self, name: &str, value: &str) -> Tool {
+        let mut tool = self.clone();
+        tool.variables.push((name.to_owned(), value.to_owned()));
+        tool
     }
 
     /// Runs it; the runtime goes on serving meanwhile.
@@ -86,6 +104,7 @@ impl Tool {
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", &self.home)
+            .envs(self.variables.iter().map(|(k, v)| (k, v)))
             .env_remove("HTTP_PROXY")
             .env_remove("http_proxy")
             .stdin(Stdio::null());

@@ -33,8 +33,18 @@ impl ApiServer {
             return Err(self.wrong_kind(resource, &version, &kind));
         }
         let mut ordered = Map::new();
-        ordered.insert("apiVersion".to_owned(), Value::from(api_version));
-        ordered.insert("kind".to_owned(), Value::from(resource.kind.as_str()));
+        // As the real server writes them: built-in kinds begin with their kind, custom ones with their version.
+        let head = [("kind", Value::from(resource.kind.as_str())), ("apiVersion", Value::from(api_version))];
+        let built_in = resource.custom.is_none();
+        let (first, second) = if built_in {
+            head.into()
+        } else {
+            let [a, b] = head;
+            (b, a)
+        };
+        for (name, value) in [first, second] {
+            ordered.insert(name.to_owned(), value);
+        }
         ordered.insert(
             "metadata".to_owned(),
             fields.shift_remove("metadata").unwrap_or_else(|| Value::Object(Map::new())),
@@ -114,7 +124,9 @@ impl ApiServer {
                     "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
                     new.join(", ")
                 );
-                causes.push(cause("metadata.finalizers", "FieldValueForbidden", &why));
+                // The rules of all objects and those of the kind both tell it.
+                let told = cause("metadata.finalizers", "FieldValueForbidden", &why);
+                causes.extend([told.clone(), told]);
             }
         }
         causes

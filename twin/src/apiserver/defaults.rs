@@ -39,6 +39,7 @@ pub fn before_create(resource: &Resource, object: &mut Value, server: &ApiServer
             object["status"] = json!({"replicas": 0});
         }
         ("apps", "daemonsets") => {
+            template_generation(object, 1);
             object["status"] = json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0});
         }
         ("batch", "jobs") => {
@@ -74,6 +75,14 @@ fn priority(spec: &Value, server: &ApiServer) -> (Value, Value) {
             (json!(class["value"].as_i64().unwrap_or(0)), json!(policy(&class)))
         }
     }
+}
+
+/// The annotation in which DaemonSets still count the changes of their template.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(set: &mut Value, number: i64) {
+    let annotations = meta::object_mut(&mut set["metadata"], "annotations");
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), Value::from(number.to_string()));
 }
 
 /// A Job selects its pods by its own UID, unless it says that it selects them itself.
@@ -125,13 +134,29 @@ pub fn before_update(
     };
     let mut causes = Vec::new();
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("apps", "deployments" | "replicasets" | "daemonsets") => {
-            causes.extend(immutable(&["spec", "selector"], "spec.selector"))
-        }
+        ("apps", "deployments" | "replicasets") => causes.extend(immutable(&["spec", "selector"], "spec.selector")),
         ("", "pods") if subresource.is_none() && meta::at(old, &["spec", "nodeName"]).is_some() => {
             causes.extend(immutable(&["spec", "nodeName"], "spec.nodeName"));
         }
-        ("", "configmaps" | "secrets") if old["immutable"] == true => causes.extend(immutable(&["data"], "data")),
+        ("", "configmaps" | "secrets") if old["immutable"] == true => {
+            let why = "Forbidden: field is immutable when `immutable` is set";
+            let kept = |field: &str| old.get(field) == new.get(field);
+            for field in ["immutable", "data", "binaryData"] {
+                if !kept(field) {
+                    causes.push(cause(field, "FieldValueForbidden", why));
+                }
+            }
+        }
+        ("apps", "daemonsets") if subresource.is_none() => {
+            causes.extend(immutable(&["spec", "selector"], "spec.selector"));
+            let mut number = meta::text(old, &["metadata", "annotations", TEMPLATE_GENERATION])
+                .and_then(|n| n.parse::<i64>().ok())
+                .unwrap_or(1);
+            if old["spec"]["template"] != new["spec"]["template"] {
+                number += 1;
+            }
+            template_generation(new, number);
+        }
         ("", "services") => {
             let ip = old["spec"]["clusterIP"].clone();
             let keeps = new["spec"]["type"] != "ExternalName" && old["spec"]["type"] != "ExternalName";

@@ -78,16 +78,21 @@ impl ApiServer {
             resources.extend(subresources(r));
         }
         let review = |name: &str, kind: &str| json!({"name": name, "singularName": "", "namespaced": false, "kind": kind, "verbs": ["create"]});
-        match group {
-            "authentication.k8s.io" => resources
+        match (group, version) {
+            ("", "v1") => {
+                let mut entry = review("componentstatuses", "ComponentStatus");
+                (entry["shortNames"], entry["verbs"]) = (json!(["cs"]), json!(["get", "list"]));
+                resources.push(entry);
+            }
+            ("authentication.k8s.io", "v1") => resources
                 .extend([review("tokenreviews", "TokenReview"), review("selfsubjectreviews", "SelfSubjectReview")]),
-            "authorization.k8s.io" => resources.extend([
+            ("authorization.k8s.io", "v1") => resources.extend([
                 review("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
                 review("subjectaccessreviews", "SubjectAccessReview"),
                 review("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
                 json!({"name": "localsubjectaccessreviews", "singularName": "", "namespaced": true, "kind": "LocalSubjectAccessReview", "verbs": ["create"]}),
             ]),
-            "metrics.k8s.io" => {
+            ("metrics.k8s.io", "v1beta1") => {
                 for (name, kind, namespaced) in [("nodes", "NodeMetrics", false), ("pods", "PodMetrics", true)] {
                     resources.push(json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]}));
                 }

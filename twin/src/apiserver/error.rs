@@ -114,7 +114,12 @@ impl ApiError {
 
     /// 422 with the causes given as (field, reason, message).
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
-        let shown: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        let mut shown: Vec<String> = Vec::new();
+        for text in causes.iter().map(|c| format!("{}: {}", c.field, c.message)) {
+            if !shown.contains(&text) {
+                shown.push(text);
+            }
+        }
         let detail = if shown.len() == 1 { shown[0].clone() } else { format!("[{}]", shown.join(", ")) };
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut error = ApiError::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {detail}"))
@@ -133,6 +138,13 @@ impl ApiError {
         let qualified = qualified(group, resource);
         ApiError::new(403, "Forbidden", format!("{qualified} \"{name}\" is forbidden: {why}"))
             .about(group, resource, name)
+    }
+
+    /// 403 in the authorizer's words.
+    pub(super) fn not_permitted(group: &str, resource: &str, name: &str, why: &str) -> Self {
+        let qualified = qualified(group, resource);
+        let named = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
+        ApiError::new(403, "Forbidden", format!("{qualified}{named} is forbidden: {why}")).about(group, resource, name)
     }
 
     /// 405.

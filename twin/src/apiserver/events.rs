@@ -27,9 +27,10 @@ pub fn to_core(value: Value) -> Value {
 fn renamed(value: Value, api_version: &str, rename: impl Fn(&str) -> Option<&'static str>) -> Value {
     let Value::Object(fields) = value else { return value };
     let mut out = Map::new();
+    out.insert("kind".to_owned(), Value::from("Event"));
     out.insert("apiVersion".to_owned(), Value::from(api_version));
     for (name, value) in fields {
-        if name != "apiVersion" {
+        if name != "apiVersion" && name != "kind" {
             out.insert(rename(&name).map_or(name, str::to_owned), value);
         }
     }

@@ -1,21 +1,24 @@
 //! HTTP: paths, verbs, identities, faults. What a request does to its resource is in [`super::call`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 
 use super::call::{Call, read_json};
 use super::error::ApiError;
 use super::reviews::review;
 use super::server::{ApiServer, to_bytes};
 use super::shape::Shape;
+use super::users::{User, bearer};
 use super::validation::{FieldValidation, Warnings};
 use super::watch::error_line;
+use crate::access::Access;
 use crate::faults::{LinkReset, Lost};
 
 /// Largest request body, as etcd's default limit makes it in practice.
@@ -33,18 +36,71 @@ pub fn router(server: ApiServer) -> Router {
     Router::new().fallback(handle).with_state(server)
 }
 
-/// Who asks: the bearer token, or `system:anonymous`.
-fn identity(headers: &HeaderMap) -> String {
-    headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.strip_prefix("Bearer "))
-        .map_or_else(|| "system:anonymous".to_owned(), |t| t.trim().to_owned())
+/// Who asks. Where there is an [`Access`], a verified certificate or a known token tells; elsewhere the bearer token is
+/// the name. 401 for a token that nobody has.
+fn user(server: &ApiServer, request: &Request<Body>) -> Result<User, ApiError> {
+    let unauthorized = || ApiError::new(401, "Unauthorized", "Unauthorized");
+    let token = bearer(request.headers());
+    let user = match (request.extensions().get::<Arc<Access>>(), token) {
+        (None, None) => User::anonymous(),
+        (None, Some(token)) => server.open_user(token),
+        (Some(access), token) => match (request.extensions().get::<User>(), token) {
+            (Some(certified), _) => certified.clone(),
+            (None, Some(token)) => {
+                access.user_of(token).or_else(|| server.token_user(token)).ok_or_else(unauthorized)?
+            }
+            (None, None) if request.headers().contains_key(header::AUTHORIZATION) => return Err(unauthorized()),
+            (None, None) => User::anonymous(),
+        },
+    };
+    user.or_impersonated(request.headers())
+}
+
+/// Where people have to be known, strangers see only whether the server is well and what it is.
+fn admit(request: &Request<Body>, user: &User) -> Result<(), ApiError> {
+    if !user.is_anonymous() || request.extensions().get::<Arc<Access>>().is_none() {
+        return Ok(());
+    }
+    let path = request.uri().path();
+    if matches!(path, "/healthz" | "/readyz" | "/livez" | "/version" | "/version/") {
+        return Ok(());
+    }
+    let query = request.uri().query().unwrap_or_default();
+    let watches = query.split('&').any(|p| matches!(p, "watch=1" | "watch=true"));
+    let verb_of = |t: &Target| verb(request.method(), t, watches).unwrap_or("use");
+    Err(match parse_path(path) {
+        Some(target) if !target.plural.is_empty() => {
+            let what = match target.subresource.as_str() {
+                "" => target.plural.clone(),
+                sub => format!("{}/{sub}", target.plural),
+            };
+            let place = match target.namespace.as_str() {
+                "" => "at the cluster scope".to_owned(),
+                namespace => format!("in the namespace \"{namespace}\""),
+            };
+            let why = format!(
+                "User \"{}\" cannot {} resource \"{what}\" in API group \"{}\" {place}",
+                user.name,
+                verb_of(&target),
+                target.group
+            );
+            ApiError::not_permitted(&target.group, &target.plural, &target.name, &why)
+        }
+        _ => {
+            let why =
+                format!("User \"{}\" cannot {} path \"{path}\"", user.name, request.method().as_str().to_lowercase());
+            ApiError::new(403, "Forbidden", format!("forbidden: {why}")).with_details()
+        }
+    })
 }
 
 async fn handle(State(server): State<ApiServer>, request: Request<Body>) -> Response {
-    let identity = identity(request.headers());
     let faults = server.faults().clone();
+    let user = match user(&server, &request) {
+        Ok(user) => user,
+        Err(error) => return error_response(&error),
+    };
+    let identity = user.name.clone();
     if faults.pass(&identity).await.is_err() {
         return hangup();
     }
@@ -56,7 +112,7 @@ async fn handle(State(server): State<ApiServer>, request: Request<Body>) -> Resp
     if lost == Some(Lost::Request) {
         return hangup();
     }
-    let response = match dispatch(&server, &identity, request).await {
+    let response = match dispatch(&server, &user, request).await {
         Ok(response) => response,
         Err(error) => error_response(&error),
     };
@@ -127,7 +183,10 @@ fn parse_path(path: &str) -> Option<Target> {
     Some(target)
 }
 
-async fn dispatch(server: &ApiServer, identity: &str, request: Request<Body>) -> Result<Response, ApiError> {
+async fn dispatch(server: &ApiServer, user: &User, request: Request<Body>) -> Result<Response, ApiError> {
+    admit(&request, user)?;
+    let identity = user.name.as_str();
+    let access = request.extensions().get::<Arc<Access>>().cloned();
     let path = request.uri().path().to_owned();
     if matches!(path.as_str(), "/healthz" | "/readyz" | "/livez") {
         return Ok(Response::new(Body::from("ok")));
@@ -172,13 +231,24 @@ async fn dispatch(server: &ApiServer, identity: &str, request: Request<Body>) ->
         let answer = server.metrics(&target.plural, &target.namespace, &target.name, labels)?;
         return Ok(json_response(200, to_bytes(&answer)));
     }
+    if target.group.is_empty() && target.plural == "componentstatuses" && matches!(verb, "list" | "get") {
+        let answer = server.component_statuses(&target.name);
+        let answer = answer.ok_or_else(|| ApiError::not_found("", &target.plural, &target.name))?;
+        return Ok(json_response(200, to_bytes(&answer)));
+    }
     let resource = server.registry().get(&target.group, &target.version, &target.plural);
     let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|e| {
         ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large or cut off: {e}"))
     })?;
     let Some(resource) = resource else {
         if verb == "create"
-            && let Some(answer) = review(&target.group, &target.plural, &read_json(&body, &content_type)?, identity)
+            && let Some(answer) = review(
+                server,
+                access.as_deref(),
+                (&target.group, &target.plural),
+                &read_json(&body, &content_type)?,
+                user,
+            )
         {
             return Ok(json_response(201, to_bytes(&answer)));
         }

@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of nodes that run or pods that start: that is [`crate::sim`]. Faults act at its edge only.
 
+mod bootstrap;
 pub mod builtin;
 mod call;
 mod cell_text;
@@ -27,6 +28,7 @@ mod status;
 pub mod store;
 pub mod subresources;
 mod table;
+pub mod users;
 pub mod validation;
 pub mod watch;
 pub mod write;

@@ -17,6 +17,7 @@ use super::events;
 use super::metrics::UsageBook;
 use super::registry::{Registry, Resource};
 use super::store::{Entry, Filter, Store, key};
+use super::users::TokenKey;
 use crate::faults::Faults;
 
 /// Listings kept for `continue`; the oldest is given up first and then answered 410.
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) write: Mutex<()>,
     /// What nodes and pods were last seen to use.
     pub(crate) usage: UsageBook,
+    /// Signs the tokens of service accounts.
+    pub(super) token_key: TokenKey,
     default_toleration_seconds: AtomicU64,
     random: Mutex<StdRng>,
     /// Renewals of node leases that nobody has looked at yet.
@@ -65,7 +68,7 @@ pub struct Page {
 }
 
 impl ApiServer {
-    /// An empty server with only the default namespaces.
+    /// A server with nothing but what every cluster has from its first moment on.
     pub fn new(site: &str, seed: u64, epoch: Timestamp, ring: usize) -> Self {
         ApiServer::with_clock(site, seed, Clock::starting_at(epoch), ring)
     }
@@ -81,15 +84,14 @@ impl ApiServer {
                 faults: Faults::default(),
                 write: Mutex::default(),
                 usage: UsageBook::default(),
+                token_key: TokenKey::default(),
                 default_toleration_seconds: AtomicU64::new(300),
                 random: Mutex::new(StdRng::seed_from_u64(seed)),
                 snapshots: Mutex::default(),
                 lazy_leases: Mutex::default(),
             }),
         };
-        for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            server.ensure_namespace(namespace);
-        }
+        server.bootstrap();
         server
     }
 
@@ -307,12 +309,21 @@ pub fn served_value(resource: &Resource, entry: &Entry) -> Value {
     if stored_as(resource, &entry.bytes) { entry.value() } else { convert(resource, entry.value()) }
 }
 
-/// Objects are written with `apiVersion` first, so a look at the first bytes tells the version.
+/// Objects are written with kind and version first, so a look at the first bytes tells the version.
 pub(super) fn stored_as(resource: &Resource, bytes: &[u8]) -> bool {
+    if resource.custom.is_none() {
+        // Only Events are served in two groups, with fields of different names.
+        return &*resource.storage != "events" || bytes.starts_with(head_of(resource).as_bytes());
+    }
     bytes
         .strip_prefix(b"{\"apiVersion\":\"")
         .and_then(|rest| rest.strip_prefix(resource.api_version().as_bytes()))
         .is_some_and(|rest| rest.starts_with(b"\""))
+}
+
+/// How the JSON of a built-in kind begins.
+pub(super) fn head_of(resource: &Resource) -> String {
+    format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", resource.kind, resource.api_version())
 }
 
 fn convert(resource: &Resource, mut value: Value) -> Value {

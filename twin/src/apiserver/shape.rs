@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::registry::Resource;
-use super::server::{served, served_value, to_bytes};
+use super::server::{head_of, served, served_value, to_bytes};
 use super::store::Entry;
 use super::table::table;
 
@@ -84,9 +84,7 @@ impl Shape {
                 };
                 // Items of built-in kinds do not say again what the list says.
                 let head_of_item = match (self, &resource.custom) {
-                    (Shape::Full, None) => {
-                        format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", resource.api_version(), resource.kind)
-                    }
+                    (Shape::Full, None) => head_of(resource),
                     _ => "nothing".to_owned(),
                 };
                 let mut out = Vec::with_capacity(128 + entries.iter().map(|e| e.bytes.len() + 1).sum::<usize>());
@@ -115,7 +113,7 @@ impl Shape {
 }
 
 pub(super) fn metadata_only(object: &Value) -> Value {
-    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
 #[cfg(test)]
