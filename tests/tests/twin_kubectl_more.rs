@@ -176,7 +176,7 @@ async fn raw_paths_events_and_lists_of_kinds_are_readable() {
     kubectl.ok("delete --raw /api/v1/namespaces/default/configmaps/raw").await;
     let event = site.file(
         "event.yaml",
-        "{apiVersion: v1, kind: Event, metadata: {name: e}, involvedObject: {kind: Pod, name: p, namespace: default},
+        "{apiVersion: v1, kind: Event, metadata: {name: e}, involvedObject: {apiVersion: v1, kind: Pod, name: p, namespace: default},
           reason: Tried, message: it was tried, type: Warning, count: 2, source: {component: c},
           firstTimestamp: '2026-01-01T00:00:00Z', lastTimestamp: '2026-01-01T00:00:00Z'}",
     );

@@ -1,6 +1,7 @@
 //! `evergreen twin serve`: a simulated data center for kubectl and for trying things out.
 
 use std::{
+    io::Read,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -118,9 +119,7 @@ fn stories(args: StoryArgs) -> Outcome {
     }
     let mut wrong = 0;
     for file in &files {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", file.display())))?;
-        let story = story::parse(&text).map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
+        let story = read_story(file)?;
         // A clock of its own for each story: it stands still until nothing is left to do, then jumps.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.context("cannot start the runtime")?;
@@ -132,6 +131,18 @@ fn stories(args: StoryArgs) -> Outcome {
         0 => Ok(()),
         n => Err(anyhow::anyhow!("{n} sentences were not so; they are marked NOT above").into()),
     }
+}
+
+/// Reads a story; what is wrong with it is told as `FILE:LINE: place: reason`.
+fn read_story(file: &Path) -> Outcome<story::Story> {
+    let unreadable = |error: std::io::Error| Failure::usage(format_args!("cannot read {}: {error}", file.display()));
+    let mut text = String::new();
+    // One byte more than a story may have is enough to see that it is too long.
+    let limit = story::MAX_FILE as u64 + 1;
+    std::fs::File::open(file).and_then(|f| f.take(limit).read_to_string(&mut text)).map_err(unreadable)?;
+    story::parse(&text).map_err(|error| {
+        Failure::usage(format_args!("{}:{error}", file.display())).remedy("evergreen twin story --sentences")
+    })
 }
 
 async fn serve(args: ServeArgs) -> Outcome {

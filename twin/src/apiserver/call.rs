@@ -112,12 +112,8 @@ impl Call<'_> {
                 Ok(self.answer(200, &*self.server.get(&self.resource, namespace, name)?))
             }
             ("create", "") if name.is_empty() => {
-                let entry = self.server.create(
-                    &self.resource,
-                    namespace,
-                    read_json(body, &self.content_type)?,
-                    &self.context(None, false),
-                )?;
+                let object = self.new_object(body)?;
+                let entry = self.server.create(&self.resource, namespace, object, &self.context(None, false))?;
                 Ok(self.answer(201, &entry))
             }
             ("create", "eviction") if self.resource.is("", "pods") => {
@@ -159,6 +155,8 @@ impl Call<'_> {
                 let answer = self.server.delete(&self.resource, namespace, name, &self.delete_options(body)?)?;
                 Ok(json_response(200, to_bytes(&answer)))
             }
+            // All namespaces at once is more than anybody may ask for.
+            ("deletecollection", "") if self.resource.is("", "namespaces") => Err(ApiError::method_not_allowed()),
             ("deletecollection", "") => {
                 let options = self.delete_options(body)?;
                 let gone = self.server.delete_collection(&self.resource, &self.filter()?, &options);
@@ -168,6 +166,22 @@ impl Call<'_> {
             (_, "") => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::no_such_path()),
         }
+    }
+
+    /// The body of a create, told by its kind when it breaks off.
+    fn new_object(&self, body: &Bytes) -> Result<Value, ApiError> {
+        let breaks_off = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err_and(|e| e.is_eof());
+        if breaks_off && !self.content_type.contains("yaml") && !protobuf::is_protobuf(body) {
+            let shown = match String::from_utf8_lossy(body) {
+                text if text.is_empty() => "<empty>".to_owned(),
+                text => text.chars().take(64).collect(),
+            };
+            return Err(ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: unexpected end of JSON input ({shown})",
+                self.resource.kind
+            )));
+        }
+        read_json(body, &self.content_type)
     }
 
     fn has_part(&self, subresource: &str) -> bool {
@@ -236,9 +250,32 @@ impl Call<'_> {
         match self.parameter("resourceVersion") {
             None | Some("0") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                ApiError::bad_request(format!("resourceVersion: Invalid value: \"{text}\": must be a number"))
+                ApiError::bad_request(format!(
+                    "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+                ))
             }),
         }
+    }
+
+    /// `resourceVersionMatch` says how a version is meant, so it needs one, and one that it can be true of.
+    fn check_version_match(&self) -> Result<(), ApiError> {
+        let Some(given) = self.parameter("resourceVersionMatch") else { return Ok(()) };
+        let field = "resourceVersionMatch";
+        let (reason, why) = match (given, self.parameter("resourceVersion")) {
+            (_, None) => {
+                ("FieldValueForbidden", format!("Forbidden: {field} is forbidden unless resourceVersion is provided"))
+            }
+            ("Exact", Some("0")) => {
+                ("FieldValueForbidden", format!("Forbidden: {field} \"exact\" is forbidden for resourceVersion \"0\""))
+            }
+            ("Exact" | "NotOlderThan", _) => return Ok(()),
+            (other, _) => (
+                "FieldValueNotSupported",
+                format!("Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\""),
+            ),
+        };
+        let cause = super::write::cause(field, reason, &why);
+        Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", vec![cause]))
     }
 
     fn list(&self) -> Result<Response, ApiError> {
@@ -248,6 +285,7 @@ impl Call<'_> {
             version: self.version_parameter()?,
             exact: self.parameter("resourceVersionMatch") == Some("Exact"),
         };
+        self.check_version_match()?;
         let page = self.server.list(&self.resource, &self.filter()?, &options)?;
         let mut metadata = json!({"resourceVersion": page.version.to_string()});
         if let Some((token, remaining)) = page.next {
@@ -333,6 +371,16 @@ impl Call<'_> {
     fn patched(&self, old: &Value, patch: &Value, kind: &str) -> Result<Value, ApiError> {
         let mut new = old.clone();
         match kind {
+            "application/json-patch+json" if !patch.is_array() => {
+                let is = match patch {
+                    Value::Object(_) => "object",
+                    Value::String(_) => "string",
+                    Value::Number(_) => "number",
+                    _ => "bool",
+                };
+                let why = format!("json: cannot unmarshal {is} into Go value of type jsonpatch.Patch");
+                return Err(ApiError::bad_request(why));
+            }
             "application/json-patch+json" => json_patch(&mut new, patch).map_err(|e| match e {
                 PatchError::Unreadable(_) => ApiError::bad_request(e.to_string()),
                 PatchError::DoesNotApply(_) => {
@@ -430,7 +478,7 @@ impl Call<'_> {
     fn scale(&self, verb: &str, body: &Bytes) -> Result<Response, ApiError> {
         let (namespace, name) = (self.target.namespace.as_str(), self.target.name.as_str());
         let entry = match verb {
-            "get" => self.server.get(&self.resource, namespace, name)?,
+            "get" => self.server.get_scaled(&self.resource, namespace, name)?,
             "update" => {
                 let wanted = read_json(body, &self.content_type)?;
                 self.server.set_scale(&self.resource, namespace, name, &self.context(None, false), |_| Ok(wanted))?

@@ -153,7 +153,7 @@ impl ApiServer {
         ))
     }
 
-    pub(super) fn check_namespace(&self, resource: &Resource, namespace: &str) -> Result<(), ApiError> {
+    pub(super) fn check_namespace(&self, resource: &Resource, namespace: &str, name: &str) -> Result<(), ApiError> {
         if !resource.namespaced {
             return Ok(());
         }
@@ -163,7 +163,7 @@ impl ApiServer {
             .ok_or_else(|| ApiError::not_found("", "namespaces", namespace))?;
         if entry.field("status.phase") == "Terminating" {
             let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-            return Err(ApiError::forbidden(&resource.group, &resource.plural, "", &why).because(
+            return Err(ApiError::forbidden(&resource.group, &resource.plural, name, &why).because(
                 "NamespaceTerminating",
                 &format!("namespace {namespace} is being terminated"),
                 "metadata.namespace",
@@ -197,8 +197,19 @@ impl ApiServer {
         }
         match meta::text(new, &["metadata", "uid"]).filter(|u| !u.is_empty() && *u != meta::uid(old)) {
             Some(uid) => {
-                let why =
-                    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
+                let key = format!("{}/{name}", meta::namespace(old));
+                let key = key.trim_start_matches('/');
+                let folder = match resource.plural.as_str() {
+                    "ingresses" => "ingress",
+                    "endpoints" => "services/endpoints",
+                    "services" => "services/specs",
+                    "nodes" => "minions",
+                    plural => plural,
+                };
+                let why = format!(
+                    "StorageError: invalid object, Code: 4, Key: /registry/{folder}/{key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    meta::uid(old)
+                );
                 Err(ApiError::conflict(&resource.group, &resource.plural, name, &why))
             }
             None => Ok(()),

@@ -167,6 +167,16 @@ pub fn before_update(
             {
                 new["spec"]["clusterIP"] = ip;
             }
+            // What was given to a port stays with it.
+            let before = meta::list(old, &["spec", "ports"]);
+            if matches!(new["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
+                for port in array_mut(&mut new["spec"], "ports").filter(|p| p["nodePort"].is_null()) {
+                    let same = before.iter().find(|b| b["port"] == port["port"] && b["nodePort"].is_i64());
+                    if let (Some(same), Some(fields)) = (same, port.as_object_mut()) {
+                        fields.insert("nodePort".to_owned(), same["nodePort"].clone());
+                    }
+                }
+            }
         }
         _ => {}
     }
@@ -176,7 +186,19 @@ pub fn before_update(
 /// Default values of built-in kinds.
 pub fn fill(resource: &Resource, object: &mut Value, server: &ApiServer) {
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "pods") => pod_spec(&mut object["spec"]),
+        ("", "pods") => {
+            pod_spec(&mut object["spec"]);
+            if let Some(ip) = meta::text(object, &["status", "podIP"]).map(str::to_owned)
+                && !ip.is_empty()
+            {
+                default(&mut object["status"], "podIPs", json!([{"ip": ip}]));
+            }
+        }
+        ("", "nodes") => {
+            if let Some(capacity) = meta::at(object, &["status", "capacity"]).cloned() {
+                default(&mut object["status"], "allocatable", capacity);
+            }
+        }
         ("apps", "deployments") => {
             let spec = &mut object["spec"];
             default(spec, "replicas", json!(1));
@@ -300,6 +322,14 @@ pub fn validate(resource: &Resource, _old: Option<&Value>, object: &Value) -> Ve
             } else if meta::list(object, &["spec", "ports"]).is_empty() && object["spec"]["clusterIP"] != "None" {
                 causes.push(cause("spec.ports", "FieldValueRequired", "Required value"));
             }
+            for (index, port) in meta::list(object, &["spec", "ports"]).iter().enumerate() {
+                for field in ["port", "targetPort"] {
+                    if let Some(n) = port[field].as_i64().filter(|n| !(1..=65_535).contains(n)) {
+                        let why = format!("Invalid value: {n}: must be between 1 and 65535, inclusive");
+                        causes.push(cause(&format!("spec.ports[{index}].{field}"), "FieldValueInvalid", &why));
+                    }
+                }
+            }
         }
         ("policy", _)
             if object["spec"].get("minAvailable").is_some() && object["spec"].get("maxUnavailable").is_some() =>
@@ -417,6 +447,20 @@ fn service(object: &mut Value, server: &ApiServer) {
         default(port, "protocol", json!("TCP"));
         let target = port["port"].clone();
         default(port, "targetPort", target);
+    }
+    if spec["clusterIP"] == "None" {
+        default(spec, "clusterIPs", json!(["None"]));
+    }
+    if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
+        default(spec, "externalTrafficPolicy", json!("Cluster"));
+        if spec["type"] == "LoadBalancer" {
+            default(spec, "allocateLoadBalancerNodePorts", json!(true));
+        }
+        // As with addresses: a number of the usual range that is free in practice.
+        let first = server.store().version() as u32;
+        for (index, port) in array_mut(spec, "ports").enumerate() {
+            default(port, "nodePort", json!(30_000 + (first + index as u32) % 2768));
+        }
     }
     if spec["type"] != "ExternalName" && spec.get("clusterIP").is_none_or(|v| v.is_null() || v == "") {
         // 10.96.0.0/12 as kubeadm has it; the last versions' number gives an address that is free in practice.

@@ -104,7 +104,9 @@ impl ApiServer {
                 .saturating_add(jiff::SignedDuration::from_secs(grace))
                 .unwrap_or(jiff::Timestamp::MAX);
             metadata.insert("deletionTimestamp".to_owned(), Value::from(meta::seconds(until)));
-            metadata.insert("deletionGracePeriodSeconds".to_owned(), Value::from(grace));
+            if !resource.is("", "namespaces") {
+                metadata.insert("deletionGracePeriodSeconds".to_owned(), Value::from(grace));
+            }
             if !already && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
                 metadata.insert("generation".to_owned(), Value::from(generation + 1));
             }

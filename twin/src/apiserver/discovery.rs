@@ -66,7 +66,8 @@ impl ApiServer {
         let mut resources = Vec::new();
         for r in all.iter().filter(|r| r.group == group && r.version == version) {
             let mut entry = json!({
-                "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced, "kind": r.kind, "verbs": VERBS,
+                "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced, "kind": r.kind,
+                "verbs": VERBS.iter().filter(|v| **v != "deletecollection" || !r.is("", "namespaces")).collect::<Vec<_>>(),
             });
             for (field, names) in [("shortNames", &r.short_names), ("categories", &r.categories)] {
                 if !names.is_empty() {

@@ -150,6 +150,7 @@ impl ApiError {
     /// 405.
     pub fn method_not_allowed() -> Self {
         ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            .with_details()
     }
 
     /// 410 for a resourceVersion or continue token that is too old.

@@ -252,6 +252,15 @@ async fn dispatch(server: &ApiServer, user: &User, request: Request<Body>) -> Re
         {
             return Ok(json_response(201, to_bytes(&answer)));
         }
+        if !target.group.is_empty() && !server.groups().contains_key(&target.group) {
+            // Nobody answers for a group that does not exist, so nobody says it in the API's own words.
+            let mut response = Response::new(Body::from("404 page not found\n"));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+            return Ok(response);
+        }
         return Err(ApiError::no_such_path());
     };
     // Reads over all namespaces are fine, everything else about a namespaced object needs its namespace.

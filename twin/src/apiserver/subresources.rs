@@ -155,6 +155,17 @@ impl ApiServer {
         .map(drop)
     }
 
+    /// An object for its Scale; one that is missing is missing as a Scale.
+    pub(super) fn get_scaled(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Arc<Entry>, ApiError> {
+        self.get(resource, namespace, name).map_err(|mut error| {
+            if resource.custom.is_none() {
+                error.details.kind.push_str("/scale");
+                error.message = error.message.replacen(&resource.plural, &format!("{}/scale", resource.plural), 1);
+            }
+            error
+        })
+    }
+
     /// The Scale of an object.
     pub fn scale_of(&self, resource: &Resource, entry: &Entry) -> Value {
         let object = entry.value();
@@ -184,7 +195,8 @@ impl ApiServer {
                 "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
                 "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
             },
-            "spec": {"replicas": spec_path.unwrap_or(json!(0))},
+            // A zero is left out of the specification, not of the status.
+            "spec": spec_path.filter(|n| *n != 0).map_or(json!({}), |n| json!({"replicas": n})),
             "status": {"replicas": status_path.unwrap_or(json!(0)), "selector": selector},
         })
     }
@@ -201,10 +213,15 @@ impl ApiServer {
         context: &WriteContext,
         change: impl FnOnce(&Value) -> Result<Value, ApiError>,
     ) -> Result<Arc<Entry>, ApiError> {
-        let scale = self.scale_of(resource, &*self.get(resource, namespace, name)?);
+        let scale = self.scale_of(resource, &*self.get_scaled(resource, namespace, name)?);
         let wanted = change(&scale)?;
         let given = text(&wanted, &["metadata", "resourceVersion"]).map(str::to_owned);
         let replicas = integer(&wanted, &["spec", "replicas"]).unwrap_or(0);
+        if replicas < 0 {
+            let why = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+            let cause = super::write::cause("spec.replicas", "FieldValueInvalid", &why);
+            return Err(ApiError::invalid("autoscaling", "Scale", name, vec![cause]));
+        }
         let path = resource
             .custom
             .as_ref()

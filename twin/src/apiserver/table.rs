@@ -128,6 +128,7 @@ fn columns(resource: &Resource) -> Vec<Column> {
     let simple = |name: &str| {
         let (priority, name) = name.strip_prefix('+').map_or((0, name), |n| (1, n));
         let (kind, name) = name.strip_prefix('#').map_or(("string", name), |n| ("integer", n));
+        let kind = if name == "Created At" { "date" } else { kind };
         Column { name: name.to_owned(), kind: kind.to_owned(), description: String::new(), priority }
     };
     match &resource.custom {
@@ -426,11 +427,23 @@ fn node_cells(o: &Value, name: &str, age: String) -> Vec<Value> {
 }
 
 fn service_cells(o: &Value, name: &str, age: String) -> Vec<Value> {
-    let external =
-        if o["spec"]["type"] == "ExternalName" { shown(&o["spec"]["externalName"]) } else { "<none>".to_owned() };
+    let given = list(o, &["status", "loadBalancer", "ingress"]);
+    let external = match o["spec"]["type"].as_str() {
+        Some("ExternalName") => shown(&o["spec"]["externalName"]),
+        Some("LoadBalancer") if given.is_empty() => "<pending>".to_owned(),
+        Some("LoadBalancer") => given
+            .iter()
+            .filter_map(|i| i["ip"].as_str().or_else(|| i["hostname"].as_str()))
+            .collect::<Vec<_>>()
+            .join(","),
+        _ => "<none>".to_owned(),
+    };
     let ports = list(o, &["spec", "ports"])
         .iter()
-        .map(|p| format!("{}/{}", p["port"], p["protocol"].as_str().unwrap_or("TCP")))
+        .map(|p| {
+            let node_port = p["nodePort"].as_i64().filter(|n| *n > 0).map_or(String::new(), |n| format!(":{n}"));
+            format!("{}{node_port}/{}", p["port"], p["protocol"].as_str().unwrap_or("TCP"))
+        })
         .collect::<Vec<_>>()
         .join(",");
     vec![

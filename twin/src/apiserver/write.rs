@@ -86,7 +86,7 @@ impl ApiServer {
         }
         let name = metadata["name"].as_str().unwrap_or_default().to_owned();
         self.check_name(resource, &name)?;
-        self.check_namespace(resource, namespace)?;
+        self.check_namespace(resource, namespace, &name)?;
         if self.store().get(&resource.storage, &key(namespace, &name)).is_some() {
             return Err(ApiError::already_exists(&resource.group, &resource.plural, &name));
         }

@@ -5,8 +5,9 @@
 
 mod parse;
 mod play;
+mod possible;
 
-pub use parse::{Event, Fact, Sentence, Setting, Story, StoryError, parse};
+pub use parse::{Event, Fact, MAX_FILE, Sentence, Setting, Story, StoryError, parse};
 pub use play::{Told, play};
 
 /// The sentences of `given`.

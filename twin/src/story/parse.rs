@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
+use serde_saphyr::Spanned;
 
-use super::{GIVEN, THEN, WHEN};
+use super::{GIVEN, THEN, WHEN, possible};
 
-/// Largest data center of a story.
-const MAX_NODES: u32 = 5000;
+/// Largest file of a story, in bytes.
+pub const MAX_FILE: usize = 256 << 10;
+/// Values in a story's file.
+const MAX_VALUES: usize = 20_000;
 /// Longest story.
 const MAX_TIME: Duration = Duration::from_secs(7 * 86_400);
 
@@ -81,8 +85,10 @@ pub enum Fact {
 
 /// What is wrong with a story, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {reason}")]
+#[error("{line}: {place}: {reason}")]
 pub struct StoryError {
+    /// Line, counted from 1.
+    pub line: u64,
     /// As `when, sentence 2`.
     pub place: String,
     /// What is wrong and what would be right.
@@ -92,53 +98,91 @@ pub struct StoryError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    story: String,
-    given: Vec<String>,
+    story: Spanned<String>,
+    given: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
-    when: Vec<serde_yaml::Value>,
-    then: Vec<serde_yaml::Value>,
+    when: Vec<Spanned<Value>>,
+    then: Vec<Spanned<Value>>,
+}
+
+/// Reads YAML within bounds, so that no file can eat the memory.
+fn read(text: &str) -> Result<File, StoryError> {
+    let wrong = |line: u64, reason: String| StoryError { line, place: "the file".to_owned(), reason };
+    if text.len() > MAX_FILE {
+        let reason = format!("it has {} bytes; a story has at most {MAX_FILE}: split it into several", text.len());
+        return Err(wrong(1, reason));
+    }
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_nodes: MAX_VALUES,
+            max_events: 4 * MAX_VALUES,
+            max_depth: 8,
+            flow_nesting_limit: 8,
+            max_documents: 1,
+            max_aliases: 0,
+            max_anchors: 0,
+            max_total_scalar_bytes: MAX_FILE,
+        },
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let line = error.location().map_or(1, |location| location.line());
+        let told = error.to_string();
+        let what = told.split(" at line ").next().unwrap_or(&told).trim();
+        wrong(line, format!("{what}; a story has the keys story, given, when and then, and no anchors or aliases"))
+    })
 }
 
 /// Reads a story.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place.
+/// The first thing that is wrong, with its line and place.
 pub fn parse(text: &str) -> Result<Story, StoryError> {
-    let wrong = |place: &str, reason: String| StoryError { place: place.to_owned(), reason };
-    let file: File = serde_yaml::from_str(text).map_err(|e| wrong("the file", e.to_string()))?;
-    let mut given = Vec::new();
-    for (index, sentence) in file.given.iter().enumerate() {
-        let place = format!("given, sentence {}", index + 1);
-        let setting = setting(&words(sentence)).ok_or_else(|| wrong(&place, not_understood(sentence, GIVEN)))?;
-        if let Setting::DataCenter { nodes, .. } = &setting
-            && !(1..=MAX_NODES).contains(nodes)
-        {
-            return Err(wrong(&place, format!("a data center has 1 to {MAX_NODES} nodes, not {nodes}")));
-        }
+    let wrong = |line: u64, place: &str, reason: String| StoryError { line, place: place.to_owned(), reason };
+    let file = read(text)?;
+    let mut given: Vec<Setting> = Vec::new();
+    for (index, sentence) in file.given.value.iter().enumerate() {
+        let (line, place) = (sentence.defined.line(), format!("given, sentence {}", index + 1));
+        let setting = setting(&words(&sentence.value));
+        let setting = setting.ok_or_else(|| wrong(line, &place, not_understood(&sentence.value, GIVEN)))?;
+        possible::setting(&setting, &given).map_err(|reason| wrong(line, &place, reason))?;
         given.push(setting);
     }
     let centers = given.iter().filter(|s| matches!(s, Setting::DataCenter { .. })).count();
     if centers != 1 {
-        return Err(wrong("given", format!("a story has one data center, this one has {centers}")));
+        let reason = format!("a story has one data center, this one has {centers}: \"{}\"", GIVEN[0]);
+        return Err(wrong(file.given.defined.line(), "given", reason));
     }
     let mut steps = Vec::new();
     for (list, name, known) in [(&file.when, "when", WHEN), (&file.then, "then", THEN)] {
+        let mut before = Duration::ZERO;
         for (index, item) in list.iter().enumerate() {
-            let place = format!("{name}, sentence {}", index + 1);
-            let (time, sentence) = timed(item).map_err(|reason| wrong(&place, reason))?;
+            let (line, place) = (item.defined.line(), format!("{name}, sentence {}", index + 1));
+            let (time, sentence) = timed(&item.value).map_err(|reason| wrong(line, &place, reason))?;
+            if time < before {
+                let reason =
+                    format!("the time goes back from {before:?} to {time:?}; put the sentences in their order");
+                return Err(wrong(line, &place, reason));
+            }
+            before = time;
             let spoken = words(&sentence);
             let step = match name {
                 "when" => event(&spoken).map(|e| Sentence::When(e, sentence.clone())),
                 _ => fact(&spoken).map(|f| Sentence::Then(f, sentence.clone())),
             };
-            let step = step.ok_or_else(|| wrong(&place, not_understood(&sentence, known)))?;
-            check_names(&step, &given).map_err(|reason| wrong(&place, reason))?;
-            steps.push((time, step));
+            let step = step.ok_or_else(|| wrong(line, &place, not_understood(&sentence, known)))?;
+            check_names(&step, &given).map_err(|reason| wrong(line, &place, reason))?;
+            steps.push((time, step, line, place));
         }
     }
     // At one time, what happens comes before what is then the case.
-    steps.sort_by_key(|(time, step)| (*time, matches!(step, Sentence::Then(..))));
-    Ok(Story { title: file.story, given, steps })
+    steps.sort_by_key(|(time, step, ..)| (*time, matches!(step, Sentence::Then(..))));
+    let mut state = possible::State::default();
+    for (_, step, line, place) in &steps {
+        state.follow(step).map_err(|reason| wrong(*line, place, reason))?;
+    }
+    let steps = steps.into_iter().map(|(time, step, ..)| (time, step)).collect();
+    Ok(Story { title: file.story.value, given, steps })
 }
 
 fn not_understood(sentence: &str, known: &[&str]) -> String {
@@ -146,11 +190,10 @@ fn not_understood(sentence: &str, known: &[&str]) -> String {
 }
 
 /// `- 1m 30s: sentence`.
-fn timed(item: &serde_yaml::Value) -> Result<(Duration, String), String> {
+fn timed(item: &Value) -> Result<(Duration, String), String> {
     let wanted = "a time and a sentence are expected, as in \"1m 30s: node dc-a-1 loses power\"";
-    let map = item.as_mapping().filter(|m| m.len() == 1).ok_or(wanted)?;
+    let map = item.as_object().filter(|m| m.len() == 1).ok_or(wanted)?;
     let (time, sentence) = map.iter().next().ok_or(wanted)?;
-    let time = time.as_str().ok_or(wanted)?;
     let sentence = sentence.as_str().ok_or(wanted)?;
     Ok((duration(time)?, sentence.to_owned()))
 }
@@ -167,7 +210,7 @@ fn duration(text: &str) -> Result<Duration, String> {
             "h" => 3600,
             _ => return Err(why()),
         };
-        total += Duration::from_secs(number.checked_mul(unit).ok_or_else(why)?);
+        total = total.checked_add(Duration::from_secs(number.checked_mul(unit).ok_or_else(why)?)).ok_or_else(why)?;
     }
     if text.trim().is_empty() {
         return Err(why());
@@ -361,7 +404,7 @@ mod tests {
     #[test]
     fn steps_come_in_the_order_of_their_times_and_events_before_facts() {
         let story = parse(&format!(
-            "{STORY}when:\n- 1m 30s: node dc-a-1 loses power\nthen:\n- 90s: node dc-a-1 is ready\n- 5s: two pods of shop are ready\n"
+            "{STORY}when:\n- 1m 30s: node dc-a-1 loses power\nthen:\n- 5s: two pods of shop are ready\n- 90s: node dc-a-1 is ready\n"
         ))
         .unwrap();
         let times: Vec<u64> = story.steps.iter().map(|(t, _)| t.as_secs()).collect();
@@ -382,12 +425,67 @@ mod tests {
             ("then:\n- two pods of shop are ready\n".to_owned(), vec!["then, sentence 1", "a time and a sentence"]),
             ("then:\n- 1s: two pods of bank are ready\n".to_owned(), vec!["no workload \"bank\""]),
             ("then:\n- 900h: two pods of shop are ready\n".to_owned(), vec!["longer than a story may last"]),
-            ("than:\n- 1s: x\n".to_owned(), vec!["the file", "than"]),
+            ("than:\n- 1s: x\n".to_owned(), vec!["5: the file", "than"]),
+            (
+                "then:\n- 9s: two pods of shop are ready\n- 5s: two pods of shop are ready\n".to_owned(),
+                vec!["7: then, sentence 2", "the time goes back from 9s to 5s", "order"],
+            ),
+            (
+                format!("when:\n- 1s: node dc-a-1 gets power again\n{then}"),
+                vec!["6: when, sentence 1", "has power", "loses power"],
+            ),
+            (
+                format!("when:\n- 1s: the data center loses power\n- 2s: node dc-a-1 loses power\n{then}"),
+                vec!["7: when, sentence 2", "has no power"],
+            ),
+            (
+                "then:\n- 1s: the last eviction was refused\n".to_owned(),
+                vec!["6: then", "no eviction before", "is evicted"],
+            ),
+            ("then:\n- 99999999999999999999s: two pods of shop are ready\n".to_owned(), vec!["is no time"]),
+            ("then:\n- 1s: [two]\n".to_owned(), vec!["a time and a sentence"]),
+            ("then: &a\n- 1s: two pods of shop are ready\nwhen: *a\n".to_owned(), vec!["the file", "aliases"]),
         ] {
             let told = error(&rest);
             parts.iter().for_each(|part| assert!(told.contains(part), "{part} in {told}"));
         }
         assert!(parse("story: x\ngiven: []\nthen: []\n").unwrap_err().to_string().contains("one data center"));
+        for (given, part) in [
+            ("data center dc-b with 2 nodes", "one data center"),
+            ("deployment shop with 3 replicas", "second workload \"shop\""),
+            ("deployment bank with 4000000000 replicas", "at most"),
+            ("nodes of 0 cores and 1 GiB", "at least one core"),
+            ("budget b keeps 1 pod of bank", "no workload \"bank\""),
+            ("pods of bank bear a lost node for 3 seconds", "no workload \"bank\""),
+            ("a lamp", "deployment NAME with N replicas"),
+        ] {
+            let told = parse(&format!("{STORY}- {given}\nthen: []\n")).unwrap_err();
+            assert!(told.reason.contains(part), "{part} in {told}");
+            assert!(told.line == 5 || part == "one data center", "{told}");
+        }
+        let many = parse("story: x\ngiven:\n- data center dc-a with 9000 nodes\nthen: []\n").unwrap_err();
+        assert!(many.to_string().contains("3: given, sentence 1: a data center has 1 to 5000 nodes"), "{many}");
+    }
+
+    #[test]
+    fn files_that_would_eat_the_memory_are_refused_at_once() {
+        let begun = std::time::Instant::now();
+        let huge = format!("{STORY}# {}\n", "x".repeat(10 << 20));
+        let why = parse(&huge).unwrap_err().to_string();
+        assert!(why.contains("at most") && why.contains("split"), "{why}");
+        let mut bomb = "story: x\na: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for (this, before) in ('b'..='i').zip('a'..='h') {
+            bomb.push_str(&format!(
+                "{this}: &{this} [*{before}, *{before}, *{before}, *{before}, *{before}, *{before}]\n"
+            ));
+        }
+        let why = parse(&bomb).unwrap_err();
+        assert_eq!(why.place, "the file", "{why}");
+        let deep = format!("story: x\ngiven: {}{}\nthen: []\n", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(parse(&deep).unwrap_err().line, 2);
+        let wide = format!("{STORY}then:\n{}", "- {}\n".repeat(30_000));
+        parse(&wide).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     proptest! {
