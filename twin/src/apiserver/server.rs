@@ -110,6 +110,7 @@ impl ApiServer {
                 faults: Faults::default(),
                 write: Mutex::default(),
                 usage: UsageBook::default(),
+                token_key: from.token_key.clone(),
                 default_toleration_seconds: AtomicU64::new(self.default_toleration_seconds()),
                 random: Mutex::new(from.random.lock().clone()),
                 snapshots: Mutex::default(),

@@ -118,7 +118,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Signs the tokens of service accounts; each server has a key of its own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct TokenKey(hmac::Key);
 
 impl Default for TokenKey {
