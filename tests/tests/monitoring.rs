@@ -23,15 +23,19 @@ fn promtool(check: &str) -> Option<PathBuf> {
 }
 
 fn run(promtool: &Path, arguments: &[&str], at: &Path) {
-    let answer = Command::new(promtool).args(arguments).current_dir(at).output().unwrap();
+    let answer =
+        Command::new(promtool).args(arguments).current_dir(at).output().expect("a readable file of the right shape");
     let said = [answer.stdout, answer.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(answer.status.success(), "promtool {arguments:?}: {said}");
 }
 
 fn alerts() -> Vec<(String, String)> {
-    let rules: Value = serde_yaml::from_str(&std::fs::read_to_string(folder().join("alerts.yaml")).unwrap()).unwrap();
-    let groups = rules["groups"].as_sequence().unwrap().iter();
-    let rules = groups.flat_map(|group| group["rules"].as_sequence().unwrap());
+    let rules: Value = serde_yaml::from_str(
+        &std::fs::read_to_string(folder().join("alerts.yaml")).expect("a readable file of the right shape"),
+    )
+    .expect("a readable file of the right shape");
+    let groups = rules["groups"].as_sequence().expect("a readable file of the right shape").iter();
+    let rules = groups.flat_map(|group| group["rules"].as_sequence().expect("a readable file of the right shape"));
     rules.map(|rule| (text(&rule["alert"]), text(&rule["expr"]))).collect()
 }
 
@@ -41,15 +45,22 @@ fn text(value: &Value) -> String {
 
 /// File and query of every panel.
 fn queries() -> Vec<(String, String)> {
-    let files = std::fs::read_dir(folder().join("dashboards")).unwrap().map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(folder().join("dashboards"))
+        .expect("a readable file of the right shape")
+        .map(|entry| entry.expect("a readable file of the right shape").path());
     let mut found = Vec::new();
     for file in files {
-        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let board: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let name = file.file_stem().expect("a readable file of the right shape").to_string_lossy().into_owned();
+        let board: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&file).expect("a readable file of the right shape"))
+                .expect("a readable file of the right shape");
         assert_eq!(board["uid"], format!("evergreen-{name}"), "a stable address");
-        for panel in board["panels"].as_array().unwrap() {
-            for target in panel["targets"].as_array().unwrap() {
-                found.push((name.clone(), target["expr"].as_str().unwrap().replace("$site", ".*")));
+        for panel in board["panels"].as_array().expect("a readable file of the right shape") {
+            for target in panel["targets"].as_array().expect("a readable file of the right shape") {
+                found.push((
+                    name.clone(),
+                    target["expr"].as_str().expect("a readable file of the right shape").replace("$site", ".*"),
+                ));
             }
         }
     }
@@ -87,11 +98,13 @@ fn queries_of_dashboards_are_understood_by_prometheus() {
 /// Names of metrics in the sources, as Prometheus spells them but for the suffix of unit and kind.
 fn exported() -> BTreeSet<String> {
     fn walk(dir: &Path, found: &mut BTreeSet<String>) {
-        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        for path in
+            std::fs::read_dir(dir).expect("a readable source").map(|entry| entry.expect("a readable source").path())
+        {
             if path.is_dir() {
                 walk(&path, found);
             } else if path.extension().is_some_and(|end| end == "rs") {
-                let source = std::fs::read_to_string(&path).unwrap();
+                let source = std::fs::read_to_string(&path).expect("a readable source");
                 let literals = source.split('"');
                 let names = literals.filter(|name| {
                     name.contains(['.', '_'])
