@@ -12,6 +12,10 @@ pub const ASSIGNMENTS: &str = "evergreen-assignments";
 pub const SITE_LEASE_PREFIX: &str = "evergreen-site-";
 /// Lease that controller replicas of one data center elect their leader with.
 pub const LEADER_LEASE: &str = "evergreen-controller";
+/// ConfigMap with the public keys of those who may ask for moves and approve them.
+pub const APPROVERS: &str = "evergreen-approvers";
+/// ConfigMap that stops what moves services by itself; absent or empty while nothing is stopped.
+pub const PAUSE: &str = "evergreen-pause";
 /// Key in a peer's Secret that holds its kubeconfig.
 pub const KUBECONFIG_KEY: &str = "kubeconfig";
 

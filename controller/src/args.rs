@@ -65,6 +65,21 @@ pub struct Args {
     /// Where the ledger of EnergyReports is, instead of the plane: plane=URL or prometheus=URL.
     #[arg(long, env = "EVERGREEN_ENERGY_SOURCE", value_name = "KIND=URL")]
     pub energy_source: Option<evergreen_report::source::Source>,
+    /// Folder of the audit log: every decision with its facts, each record chained to the one before. Keep it on a volume
+    /// that outlives the pod. Without it decisions are only traced and logged.
+    #[arg(long, env = "EVERGREEN_AUDIT_DIR", value_name = "FOLDER")]
+    pub audit_dir: Option<PathBuf>,
+    /// While this file exists moves, new playbook runs and drills of this site are stopped, API server or not. Lines of
+    /// `fleet`, `site.<name>` or `group.<name>`, followed by who and why, narrow it. SIGUSR1 does the same, until SIGUSR2.
+    #[arg(long, env = "EVERGREEN_PAUSE_FILE", value_name = "FILE", default_value = "/run/evergreen/pause")]
+    pub pause_file: Option<PathBuf>,
+    /// Host (or host:port) that data gates of services may be asked at, as in patroni.bank.svc:8008; may be given more than
+    /// once. Other hosts are never asked, whatever a service says.
+    #[arg(long, env = "EVERGREEN_HOOK_ALLOW", value_name = "HOST", value_delimiter = ',')]
+    pub hook_allow: Vec<String>,
+    /// Authorities that the certificates of https data gates must come from, PEM.
+    #[arg(long, env = "EVERGREEN_HOOK_CA", value_name = "FILE")]
+    pub hook_ca: Option<PathBuf>,
     /// Name of this replica in the leader election. Default: host name and process id.
     #[arg(long, env = "EVERGREEN_REPLICA")]
     pub replica: Option<String>,

@@ -4,6 +4,7 @@
 //! registers in each other's API servers: there is no hub.
 
 mod args;
+pub mod consent;
 pub mod energy_report;
 pub mod failover;
 pub mod healing;

@@ -3,17 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use evergreen_audit::AuditLog;
 use evergreen_bmc::AllowList;
 use evergreen_report::source::Source;
 use evergreen_telemetry::{Telemetry, TelemetryConfig};
 use kube::Client;
+use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
+    consent::{ConsentWatch, KillSwitch},
     energy_report,
-    failover::{self, FailoverContext},
+    failover::{self, FailoverContext, GateClient},
     healing::{self, HealingContext},
     leader::{self, Leadership},
     members::Members,
@@ -97,9 +100,21 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     } else {
         tracing::warn!("no --tls-cert: the site endpoint is not served, so no node of this site gets a grant");
     }
+    let switch = KillSwitch::new(&args.site);
+    pause_on_signals(switch.clone(), cancel.clone())?;
+    let consent =
+        ConsentWatch::start(&members.members, client.clone(), switch.clone(), args.pause_file.clone(), cancel);
+    let audit = open_audit(args)?;
     tasks.spawn({
         let context = FailoverContext {
             site: args.site.clone(),
+            profile: members.profile,
+            consent,
+            switch,
+            audit,
+            gates: GateClient::new(&args.hook_allow, args.hook_ca.as_deref())
+                .map_err(anyhow::Error::msg)
+                .context("--hook-ca")?,
             client: client.clone(),
             members: members.members.clone(),
             handle: handle.clone(),
@@ -134,6 +149,33 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
             return Err(error);
         }
     }
+    Ok(())
+}
+
+/// The audit log; none where no folder is given.
+fn open_audit(args: &Args) -> anyhow::Result<Option<Arc<Mutex<AuditLog>>>> {
+    let Some(dir) = &args.audit_dir else {
+        tracing::warn!("no --audit-dir: decisions are traced and logged, but not kept in an audit log");
+        return Ok(None);
+    };
+    let log = AuditLog::open(dir, &jiff::Timestamp::now().to_string()).context("--audit-dir")?;
+    Ok(Some(Arc::new(Mutex::new(log))))
+}
+
+/// SIGUSR1 stops what moves services at this site, SIGUSR2 lets it go on: the kill switch that needs no API server.
+fn pause_on_signals(switch: KillSwitch, cancel: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut on = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
+    let mut off = signal(SignalKind::user_defined2()).context("cannot listen for SIGUSR2")?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                Some(()) = on.recv() => switch.signal(true),
+                Some(()) = off.recv() => switch.signal(false),
+            }
+        }
+    });
     Ok(())
 }
 

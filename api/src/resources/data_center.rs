@@ -129,9 +129,26 @@ pub struct DataCenterStatus {
     /// Site that this site takes for the coordinator of moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<String>,
+    /// Room at the site, as its own controller sees it every 30 s; only in its own API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomStatus>,
     /// Digest of the spec that the status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_hash: Option<String>,
+}
+
+/// Room at a site: what its nodes that take pods can give, and what is requested of it. Written by the site itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoomStatus {
+    /// Allocatable CPU, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Allocatable memory, in bytes.
+    pub memory_bytes: u64,
+    /// Requested CPU, in thousandths of a core.
+    pub cpu_requested_millis: u64,
+    /// Requested memory, in bytes.
+    pub memory_requested_bytes: u64,
 }
 
 impl Validate for DataCenterSpec {

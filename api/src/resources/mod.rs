@@ -1,6 +1,7 @@
 //! Custom resources of group `evergreen.dev`.
 
 mod condition;
+mod consent;
 mod data_center;
 mod energy_facts;
 mod energy_report;
@@ -13,6 +14,7 @@ mod spec_hash;
 mod traffic;
 
 pub use condition::{Condition, ConditionStatus, set_condition};
+pub use consent::*;
 pub use data_center::*;
 pub use energy_facts::*;
 pub use energy_report::*;
@@ -29,6 +31,7 @@ pub use traffic::*;
 /// Every custom resource definition, ready to apply: structural schemas, printer columns, short names.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
+        Consent::crd(),
         DataCenter::crd(),
         EnergyReport::crd(),
         MultiActiveService::crd(),

@@ -1,13 +1,17 @@
-//! What the planner may know: values only.
+//! What the planner may know: values only, so that a decision can be recorded with them and made again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use evergreen_api::resources::MultiActiveServiceSpec;
+use evergreen_api::resources::{MultiActiveServiceSpec, Stability, TimingProfile};
+use serde::{Deserialize, Serialize};
 
 use crate::quorum::{Entry, Holder};
 
 /// One site, as the own site sees it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SiteFacts {
     /// Its current incarnation, if its lease is fresh at a majority.
     pub fresh: Option<Holder>,
@@ -17,15 +21,154 @@ pub struct SiteFacts {
     pub unfresh_for: Duration,
     /// Ready replicas of the service's workload there; none when it cannot be asked.
     pub ready: Option<u32>,
+    /// What the workload asks for and may grow to; none when it is not known.
+    #[serde(default)]
+    pub workload: Option<WorkloadFacts>,
+    /// Room at the site; none when it is not known.
+    #[serde(default)]
+    pub room: Option<Room>,
+    /// Where the site's data stand; none when the service has no data gate.
+    #[serde(default)]
+    pub data: Option<DataFacts>,
 }
 
-/// One service and its group.
-#[derive(Clone, Debug, PartialEq)]
+/// What a workload asks for at one site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadFacts {
+    /// Replicas that it shall have.
+    pub wanted: u32,
+    /// CPU that each replica requests, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory that each replica requests, in bytes.
+    pub memory_bytes: u64,
+    /// Replicas that an autoscaler may grow it to; none without one.
+    pub max_replicas: Option<u32>,
+    /// Replicas that the namespace's quota leaves room for; none without a quota.
+    pub quota_replicas: Option<u32>,
+    /// A disruption budget is short: fewer pods are healthy than it demands.
+    pub budget_short: bool,
+}
+
+/// Room at a site: allocatable of its schedulable, ready nodes and what its pods request of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Allocatable CPU, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Allocatable memory, in bytes.
+    pub memory_bytes: u64,
+    /// Requested CPU, in thousandths of a core.
+    pub cpu_requested_millis: u64,
+    /// Requested memory, in bytes.
+    pub memory_requested_bytes: u64,
+}
+
+/// Where the data of one site stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DataFacts {
+    /// It answered.
+    Answer(DataPosition),
+    /// It did not, and why; what it answered last, if ever.
+    Silent {
+        /// Why there is no answer.
+        why: String,
+        /// The last answer.
+        last: Option<DataPosition>,
+    },
+}
+
+/// An answer of a data gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPosition {
+    /// Position in the log, where the source tells one: larger is later, comparable between sites.
+    pub position: Option<u64>,
+    /// How far behind the leader, as the site itself knows.
+    pub lag: Duration,
+    /// Whether the source vouches that every acknowledged commit is here (a synchronous standby, a leader).
+    pub complete: bool,
+    /// Whether this site leads.
+    pub leads: bool,
+    /// How long ago it was answered.
+    pub age: Duration,
+}
+
+/// A service that this one depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DependencyFacts {
+    /// `namespace/name`.
+    pub name: String,
+    /// Sites that it may be at; empty when there is no such service.
+    pub sites: BTreeSet<String>,
+    /// Sites that hold it and can serve.
+    pub serves_at: BTreeSet<String>,
+}
+
+/// What a person asked for, signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRequest {
+    /// Digest of the signed statement.
+    pub id: String,
+    /// Who.
+    pub by: String,
+    /// Site that shall hold it; the best other one if none is named.
+    pub to: Option<String>,
+    /// Site that shall leave; for a service with several holders.
+    pub from: Option<String>,
+    /// Loss that the person accepts.
+    pub accept_loss: Option<AcceptedLoss>,
+    /// A shortage of room is accepted.
+    pub accept_shortage: bool,
+    /// Made with a break-glass key.
+    pub break_glass: bool,
+}
+
+/// Loss that a person accepts by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AcceptedLoss {
+    /// What was written within this time before the failure.
+    UpTo(Duration),
+    /// However much it is.
+    Unknown,
+}
+
+/// Who approved which proposal, signed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Approved {
+    /// Proposal.
+    pub proposal: String,
+    /// Who.
+    pub by: String,
+}
+
+/// What people said, as far as it concerns this group and the version of its entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// The kill switch is on, and why.
+    pub paused: Option<String>,
+    /// The newest request.
+    pub request: Option<MoveRequest>,
+    /// Approvals.
+    pub approvals: BTreeSet<Approved>,
+    /// For how long each proposal has been open.
+    pub open_for: BTreeMap<String, Duration>,
+}
+
+/// One failover group and the service it belongs to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceFacts {
+    /// `namespace/name`.
+    #[serde(default)]
+    pub name: String,
     /// Failover group.
     pub group: String,
+    /// Sites that may hold the group, best first: those of the service or of the cell.
+    pub candidates: Vec<String>,
     /// The spec at the own site.
     pub spec: MultiActiveServiceSpec,
+    /// How much change the service bears.
+    pub stability: Stability,
+    /// Timing profile that the sites run with.
+    pub profile: TimingProfile,
     /// Member sites that hold exactly this spec, the own one included.
     pub same_spec_at: usize,
     /// Member sites.
@@ -34,8 +177,20 @@ pub struct ServiceFacts {
     pub entry: Entry,
     /// For how long the entry has not changed.
     pub entry_stable_for: Duration,
+    /// How long ago the group was seen to move from one set of sites to another; none when it was not.
+    pub moved_for: Option<Duration>,
+    /// For how long each holder that was seen to come in has held it.
+    pub entered_for: BTreeMap<String, Duration>,
     /// All member sites by name.
     pub sites: BTreeMap<String, SiteFacts>,
+    /// Services that this one depends on.
+    pub dependencies: Vec<DependencyFacts>,
+    /// What people said.
+    pub consent: Consent,
+    /// Why the group cannot be decided about at all: a dependency cycle, services of one group that contradict.
+    pub blocked: Option<String>,
+    /// The one lost site that automatic moves may take from at this time.
+    pub automatic_site: Option<String>,
 }
 
 impl ServiceFacts {
@@ -44,5 +199,15 @@ impl ServiceFacts {
         self.sites.get(site).is_some_and(|facts| {
             facts.fresh.is_some() && facts.ready.is_some_and(|r| r >= self.spec.workload.min_ready)
         })
+    }
+
+    /// Current incarnation of a site whose lease is fresh.
+    pub fn fresh(&self, site: &str) -> Option<&Holder> {
+        self.sites.get(site).and_then(|facts| facts.fresh.as_ref())
+    }
+
+    /// Place of a site in the order of preference.
+    pub fn rank(&self, site: &str) -> usize {
+        self.candidates.iter().position(|known| known == site).unwrap_or(usize::MAX)
     }
 }

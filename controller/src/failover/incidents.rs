@@ -132,6 +132,11 @@ impl SiteIncidents {
     pub fn traceparent(&self, decision: &Decision) -> Option<String> {
         let site = match &decision.cause {
             Cause::SiteLost(site) | Cause::Failback(site) | Cause::Restarted(site) => site,
+            Cause::DatabaseLed(_) | Cause::Asked(_) => {
+                // It belongs to the incident of the site that leaves, if that is lost.
+                let lost = decision.leaving().find_map(|holder| self.open.get(&holder.site));
+                return lost.map(|incident| incident.root.to_string());
+            }
             // What follows a failback belongs to the incident that made it necessary, whoever opened that.
             Cause::TooMany(_) | Cause::TooFew => return decision.old.traceparent.clone(),
             Cause::FirstPlacement => return None,

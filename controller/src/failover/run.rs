@@ -6,22 +6,33 @@ use std::{
     time::Duration,
 };
 
-use evergreen_api::{Validate, resources::Enforcement};
+use evergreen_api::{
+    Validate,
+    resources::{Enforcement, HeadroomStatus, MultiActiveService, TimingProfile},
+};
+use evergreen_audit::AuditLog;
 use evergreen_telemetry::IncidentTracer;
 use kube::Client;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    facts::{ServiceFacts, SiteFacts},
-    gather::{self, Name, Objects, Peer},
+    answer::Answers,
+    assemble::{Known, Sites},
+    data_gate::{DataBook, GateClient, Question},
+    facts::{Consent, ServiceFacts},
+    gather::{self, Name, OwnRoom, Peer},
     incidents::SiteIncidents,
-    planner::{Actor, Decision, Verdict, plan},
-    routes, status,
+    planner::{Actor, Decision, Verdict, headroom, plan_all},
+    record::{Teller, Votes},
+    routes,
+    status::{self, StatusWriter},
     weights::weights,
 };
 use crate::{
-    quorum::{Entry, Goal, Mono, Standing},
+    consent::{ConsentBook, ConsentWatch, KillSwitch},
+    quorum::{Goal, Mono, Standing},
     site::{BootClock, GrantBook, SiteHandle, SiteSnapshot},
 };
 
@@ -29,11 +40,15 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Status of data centers is compared this often.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
+/// Whether the sites that stay could carry the load of a lost one is looked at this often.
+const HEADROOM_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What the loop works with.
 pub struct FailoverContext {
     /// Own site.
     pub site: String,
+    /// Timing profile of the sites.
+    pub profile: TimingProfile,
     /// Client of the own API server.
     pub client: Client,
     /// Member sites, the own one included.
@@ -44,33 +59,64 @@ pub struct FailoverContext {
     pub book: Arc<GrantBook>,
     /// Spans.
     pub incidents: IncidentTracer,
+    /// What people say.
+    pub consent: Arc<ConsentWatch>,
+    /// What is stopped.
+    pub switch: KillSwitch,
+    /// What asks data gates.
+    pub gates: GateClient,
+    /// Where decisions are recorded.
+    pub audit: Option<Arc<Mutex<AuditLog>>>,
 }
 
-/// For how long something has been as it is.
+/// What people said and for how long it has been asked of them.
 #[derive(Debug, Default)]
-struct Since<K, V>(BTreeMap<K, (V, Mono)>);
+struct Said {
+    book: ConsentBook,
+    /// By group, the proposal that is open, and since when.
+    open: BTreeMap<String, (String, Mono)>,
+}
 
-impl<K: Ord + Clone, V: PartialEq> Since<K, V> {
-    fn track(&mut self, key: &K, value: V, now: Mono) -> Duration {
-        match self.0.get(key) {
-            Some((known, since)) if *known == value => now.saturating_sub(*since),
-            _ => {
-                self.0.insert(key.clone(), (value, now));
-                Duration::ZERO
-            }
+impl Said {
+    fn consent(&self, switch: &KillSwitch, group: &str, version: u64, now: Mono) -> Consent {
+        let open = self.open.get(group).map(|(id, since)| (id.clone(), now.saturating_sub(*since)));
+        Consent {
+            paused: switch.group(group),
+            request: self.book.request(group, version, now),
+            approvals: self.book.approvals(group, version, now),
+            open_for: open.into_iter().collect(),
+        }
+    }
+
+    fn proposed(&mut self, decisions: &[(&ServiceFacts, &Decision)], now: Mono) {
+        let proposals: BTreeMap<&str, &str> = decisions
+            .iter()
+            .filter_map(|(_, decision)| Some((decision.group.as_str(), decision.proposal.as_ref()?.id.as_str())))
+            .collect();
+        self.open.retain(|group, (id, _)| proposals.get(group.as_str()) == Some(&id.as_str()));
+        for (group, id) in proposals {
+            self.open.entry(group.to_owned()).or_insert_with(|| (id.to_owned(), now));
         }
     }
 }
 
 /// Runs until cancelled.
 pub async fn run(context: FailoverContext, cancel: CancellationToken) {
-    let objects = gather::start(context.members.clone(), cancel.clone());
+    let store =
+        |peer: &Peer| (peer.site.clone(), gather::start(peer.clone(), peer.site == context.site, cancel.clone()));
+    let mut sites = Sites::new(&context.site, context.profile, context.members.iter().map(store).collect());
+    let room = OwnRoom::start(&context.client, cancel.clone());
     let mut incidents = SiteIncidents::new(&context.site, context.incidents.clone());
-    let mut fresh_since: Since<String, bool> = Since::default();
-    let mut entry_since: Since<String, u64> = Since::default();
     let mut applied: BTreeMap<Name, (BTreeMap<String, u32>, u64)> = BTreeMap::new();
-    let mut said: BTreeMap<String, String> = BTreeMap::new();
-    let mut status_due = Mono::ZERO;
+    let mut teller = Teller::new(&context.site, context.audit.clone());
+    let mut answers = Answers::default();
+    let writer = StatusWriter::start(context.client.clone(), cancel.clone());
+    let data = DataBook::start(context.gates.clone(), cancel.clone());
+    let mut said = Said::default();
+    let mut acting: Option<String> = None;
+    let mut room_now = None;
+    let mut shortages: BTreeMap<String, HeadroomStatus> = BTreeMap::new();
+    let (mut status_due, mut headroom_due) = (Mono::ZERO, Mono::ZERO);
     let mut snapshots = context.handle.snapshot.clone();
     let mut ballot = 0;
     loop {
@@ -79,46 +125,109 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
             () = tokio::time::sleep(INTERVAL) => {}
             () = map_changes(&mut snapshots, ballot) => {}
         }
-        if !context.handle.speaks() {
+        if !context.handle.speaks() || !sites.ready() {
             continue;
         }
         let now = BootClock.now();
         let snapshot = context.handle.now();
         ballot = snapshot.map_ballot;
-        let objects: Arc<Objects> = objects.borrow().clone();
-        let sites = site_facts(&context, &snapshot, &mut fresh_since, now);
         let coordinator = coordinator(&context, &snapshot);
         let coordinating =
             coordinator == Some(context.site.as_str()) && matches!(snapshot.standing, Standing::InQuorum { .. });
-        let mut decisions = Vec::new();
-        let wall = jiff::Timestamp::now().to_string();
-        for (name, (service, _)) in objects.get(&context.site).map(|own| &own.services).into_iter().flatten() {
-            let facts = service_facts(&context, name, service, &objects, &sites, &snapshot, &mut entry_since, now);
-            let understood = service.spec.validate().is_empty() && snapshot.map.is_some();
-            let decision = understood.then(|| plan(&facts)).flatten();
-            let split = weights(&facts, &context.site).filter(|_| understood);
-            let known = applied.get(name);
-            if let Some(split) = split.filter(|_| facts.spec.enforcement == Enforcement::Enforce)
-                && known.is_none_or(|(weights, at)| *weights != split || *at != ballot)
-                && route(&context, name, &facts, &split, ballot, &incidents).await
-            {
-                applied.insert(name.clone(), (split, ballot));
-            }
-            let shown = applied.get(name).map(|(weights, _)| weights.clone()).unwrap_or_default();
-            let status = status::of_service(service, &facts, decision.as_ref(), &shown, &context.site, &wall);
-            status::write_service(&context.client, service, &status).await;
-            decisions.extend(decision);
+        hear(&context, &mut said.book, now);
+        let understood = |service: &MultiActiveService| service.spec.validate().is_empty() && snapshot.map.is_some();
+        let consent = |group: &str, version: u64| said.consent(&context.switch, group, version, now);
+        let (known, mut facts): (Vec<Known>, Vec<ServiceFacts>) = sites
+            .facts(&snapshot, understood, consent, |group, site| data.of(group, site, now), now)
+            .into_iter()
+            .unzip();
+        data.want(questions(&facts));
+        // A lost site stays the one that is being replaced until it is back.
+        acting = acting.filter(|site| !snapshot.fresh.contains_key(site));
+        facts.iter_mut().for_each(|facts| facts.automatic_site.clone_from(&acting));
+        let decided = plan_all(&mut facts);
+        let automatic = |decision: &Decision| matches!(decision.cause, super::planner::Cause::SiteLost(_));
+        if acting.is_none() && decided.iter().flatten().any(|d| automatic(d) && d.verdict == Verdict::Act) {
+            acting = facts.iter().find_map(|facts| facts.automatic_site.clone());
         }
-        say(&decisions, &mut said);
-        let pursued = goal(&context, &decisions, coordinating, &incidents, now);
-        context.handle.pursue(pursued);
+        if now >= headroom_due {
+            headroom_due = now + HEADROOM_INTERVAL;
+            shortages = headroom(&facts);
+            room_now = room.now();
+        }
+        let made: Vec<(&ServiceFacts, &Decision)> =
+            facts.iter().zip(&decided).filter_map(|(facts, decision)| Some((facts, decision.as_ref()?))).collect();
+        said.proposed(&made, now);
+        let wall = jiff::Timestamp::now().to_string();
+        let traced = made.iter().map(|(facts, decision)| (*facts, *decision, incidents.traceparent(decision)));
+        teller.tell(traced, &votes(&snapshot), &wall).await;
+        let decisions: Vec<Decision> = made.iter().map(|(_, decision)| (*decision).clone()).collect();
+        context.handle.pursue(goal(&context, &decisions, coordinating, &incidents, now));
+        for (known, facts) in known.iter().zip(&facts).filter(|(known, _)| known.cell.is_none()) {
+            let split = weights(facts, &context.site);
+            let last = applied.get(&known.name);
+            if let Some(split) = split.filter(|_| facts.spec.enforcement == Enforcement::Enforce)
+                && last.is_none_or(|(weights, at)| *weights != split || *at != ballot)
+                && route(&context, &known.name, facts, &split, ballot, &incidents).await
+            {
+                applied.insert(known.name.clone(), (split, ballot));
+            }
+        }
+        let weights_of = |name: &Name| applied.get(name).map(|(weights, _)| weights.clone()).unwrap_or_default();
+        let looks = status::looks(&known, &facts, &decided, &shortages, weights_of, &context.site);
+        for look in looks {
+            writer.want(status::of_service(&look, &wall), &look);
+        }
+        for service in sites.not_understood(understood) {
+            writer.want(status::of_refused(&service, &wall), &status::Look::refused(&service));
+        }
+        if let Some(heard) = context.consent.heard.get(&context.site) {
+            let groups = facts.iter().zip(&decided).map(|(f, d)| (f.group.as_str(), (f, d.as_ref()))).collect();
+            answers.write(&context.client, heard, &said.book, &groups, now).await;
+        }
         let members: Vec<String> = context.members.iter().map(|peer| peer.site.clone()).collect();
         let fresh: BTreeSet<&str> = snapshot.fresh.keys().map(String::as_str).collect();
         incidents.observe(&fresh, &members, coordinating, &decisions, &snapshot.goal);
         if now >= status_due {
             status_due = now + STATUS_INTERVAL;
-            status::write_data_centers(&context.client, &snapshot, &context.site, coordinator, &wall).await;
+            let room = room_now.as_ref();
+            status::write_data_centers(&context.client, &snapshot, &context.site, coordinator, room, &wall).await;
         }
+    }
+}
+
+/// Takes in the statements of every site.
+fn hear(context: &FailoverContext, book: &mut ConsentBook, now: Mono) {
+    let all: Vec<_> = context
+        .consent
+        .heard
+        .values()
+        .flat_map(|heard| heard.with(|all| all.values().cloned().collect::<Vec<_>>()))
+        .collect();
+    book.observe(&context.consent.keyring(), all.iter(), now);
+}
+
+/// What the data gates are asked: each site of each group that has one.
+fn questions(all: &[ServiceFacts]) -> Vec<Question> {
+    let gated = all.iter().filter_map(|facts| Some((facts, facts.spec.data_gate.as_ref()?)));
+    gated
+        .flat_map(|(facts, gate)| {
+            facts.candidates.iter().map(|site| Question {
+                group: facts.group.clone(),
+                site: site.clone(),
+                epoch: facts.entry.at(site).map_or(0, |holder| holder.epoch),
+                gate: gate.clone(),
+            })
+        })
+        .collect()
+}
+
+fn votes(snapshot: &SiteSnapshot) -> Votes {
+    Votes {
+        fresh: snapshot.fresh.keys().cloned().collect(),
+        registers_answering: snapshot.reachable.clone(),
+        registers: snapshot.registers,
+        majority: snapshot.majority,
     }
 }
 
@@ -134,55 +243,6 @@ fn coordinator<'a>(context: &'a FailoverContext, snapshot: &SiteSnapshot) -> Opt
     let mut names: Vec<&str> = context.members.iter().map(|peer| peer.site.as_str()).collect();
     names.sort_unstable();
     names.into_iter().find(|site| snapshot.fresh.contains_key(*site))
-}
-
-fn site_facts(
-    context: &FailoverContext,
-    snapshot: &SiteSnapshot,
-    since: &mut Since<String, bool>,
-    now: Mono,
-) -> BTreeMap<String, SiteFacts> {
-    let facts = context.members.iter().map(|peer| {
-        let fresh = snapshot.fresh.get(&peer.site).cloned();
-        let lasting = since.track(&peer.site, fresh.is_some(), now);
-        let silent = snapshot.silent_for.get(&peer.site).copied().unwrap_or_default();
-        let (fresh_for, unfresh_for) =
-            if fresh.is_some() { (lasting, Duration::ZERO) } else { (Duration::ZERO, lasting.max(silent)) };
-        (peer.site.clone(), SiteFacts { fresh, fresh_for, unfresh_for, ready: None })
-    });
-    facts.collect()
-}
-
-fn service_facts(
-    context: &FailoverContext,
-    name: &Name,
-    service: &evergreen_api::resources::MultiActiveService,
-    objects: &Objects,
-    sites: &BTreeMap<String, SiteFacts>,
-    snapshot: &SiteSnapshot,
-    entry_since: &mut Since<String, u64>,
-    now: Mono,
-) -> ServiceFacts {
-    let group = service.spec.group_of(&name.0, &name.1);
-    let entry: Entry = snapshot.map.as_ref().map(|map| map.entry(&group)).unwrap_or_default();
-    let deployment = (name.0.clone(), service.spec.workload.deployment.clone());
-    let own_hash = evergreen_api::resources::spec_hash(&service.spec);
-    let same = |site: &&Peer| {
-        objects.get(&site.site).and_then(|o| o.services.get(name)).is_some_and(|(_, hash)| *hash == own_hash)
-    };
-    let mut sites = sites.clone();
-    for (site, facts) in &mut sites {
-        facts.ready = objects.get(site).map(|objects| objects.ready.get(&deployment).copied().unwrap_or(0));
-    }
-    ServiceFacts {
-        same_spec_at: context.members.iter().filter(same).count(),
-        members: context.members.len(),
-        entry_stable_for: entry_since.track(&group, entry.version, now),
-        spec: service.spec.clone(),
-        group,
-        entry,
-        sites,
-    }
 }
 
 /// The goal that this site has to pursue, if any: one at a time, in the order of the services' names.
@@ -240,25 +300,4 @@ async fn route(
         }
     }
     all
-}
-
-/// Logs a decision once, when it or its verdict changes.
-fn say(decisions: &[Decision], said: &mut BTreeMap<String, String>) {
-    said.retain(|group, _| decisions.iter().any(|decision| decision.group == *group));
-    for decision in decisions {
-        let key = format!("{:?} {:?}", decision.cause, decision.verdict);
-        if said.get(&decision.group) != Some(&key) {
-            let sites: Vec<&str> = decision.holders.iter().map(|holder| holder.site.as_str()).collect();
-            tracing::info!(
-                group = decision.group,
-                cause = ?decision.cause,
-                verdict = ?decision.verdict,
-                holders = sites.join(","),
-                rejected = decision.rejected.join("; "),
-                "{}",
-                decision.reason
-            );
-            said.insert(decision.group.clone(), key);
-        }
-    }
 }

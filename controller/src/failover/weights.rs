@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use evergreen_api::resources::FailbackMode;
+
 use super::facts::ServiceFacts;
 
 /// Weight of everything that is served, split evenly.
@@ -9,63 +11,55 @@ const WHOLE: u32 = 100;
 
 /// Weight of each site's backend at `own` site's entry; none to leave the route as it is (fail static).
 ///
-/// A holder serves its own clients; any other site hands them to the holders that can serve.
+/// A holder serves its own clients; any other site hands them to the holders that can serve. A holder that comes back by
+/// and by hands on what is not its share yet.
 pub fn weights(facts: &ServiceFacts, own: &str) -> Option<BTreeMap<String, u32>> {
     let holders: Vec<&str> = facts.entry.holders.iter().map(|holder| holder.site.as_str()).collect();
-    let targets: Vec<&str> = if holders.contains(&own) && facts.can_serve(own) {
-        vec![own]
-    } else {
-        holders.into_iter().filter(|site| *site != own && facts.can_serve(site)).collect()
+    let others: Vec<&str> = holders.iter().copied().filter(|site| *site != own && facts.can_serve(site)).collect();
+    let mine = match holders.contains(&own) && facts.can_serve(own) {
+        false => 0,
+        true if others.is_empty() => WHOLE,
+        true => share(facts, own),
     };
-    if targets.is_empty() {
+    if mine == 0 && others.is_empty() {
         return None;
     }
-    let share = WHOLE / u32::try_from(targets.len()).unwrap_or(u32::MAX).max(1);
-    Some(
-        facts
-            .spec
-            .sites
-            .iter()
-            .map(|site| (site.clone(), if targets.contains(&site.as_str()) { share.max(1) } else { 0 }))
-            .collect(),
-    )
+    let count = u32::try_from(others.len()).unwrap_or(u32::MAX).max(1);
+    let each = if mine == WHOLE { 0 } else { ((WHOLE - mine) / count).max(1) };
+    let weight = |site: &String| match site.as_str() {
+        site if site == own => mine,
+        site if others.contains(&site) => each,
+        _ => 0,
+    };
+    Some(facts.spec.sites.iter().map(|site| (site.clone(), weight(site))).collect())
+}
+
+/// The share of its own clients that a holder serves: all, unless it comes back step by step.
+fn share(facts: &ServiceFacts, own: &str) -> u32 {
+    let failback = &facts.spec.failback;
+    let Some(held) = facts.entered_for.get(own).filter(|_| failback.mode == FailbackMode::Gradual) else {
+        return WHOLE;
+    };
+    let soak = failback.soak.get().max(std::time::Duration::from_millis(1));
+    let step = usize::try_from(held.as_millis() / soak.as_millis()).unwrap_or(usize::MAX);
+    failback.steps().get(step).copied().unwrap_or(WHOLE).min(WHOLE)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use serde_json::json;
+    use evergreen_api::resources::FailbackMode;
 
     use super::*;
-    use crate::{
-        failover::SiteFacts,
-        quorum::{Entry, Holder, Incarnation},
-    };
+    use crate::failover::planner::testing::active;
 
     fn facts(holders: &[&str], ready: &[(&str, u32)]) -> ServiceFacts {
-        let holder = |site: &str| Holder { site: site.into(), epoch: 1, incarnation: Incarnation(site.to_owned()) };
-        let spec = serde_json::from_value(json!({
-            "mode": "ActiveActive", "kind": "query", "sites": ["a", "b", "c"], "minActive": 2,
-            "workload": {"deployment": "d"}, "traffic": [],
-        }))
-        .unwrap();
-        let sites = ready
-            .iter()
-            .map(|(site, ready)| {
-                let facts = SiteFacts { fresh: Some(holder(site)), ready: Some(*ready), ..SiteFacts::default() };
-                ((*site).to_owned(), facts)
-            })
-            .collect();
-        ServiceFacts {
-            group: "g".into(),
-            spec,
-            same_spec_at: 3,
-            members: 3,
-            entry: Entry { version: 1, holders: holders.iter().map(|site| holder(site)).collect(), traceparent: None },
-            entry_stable_for: Duration::ZERO,
-            sites,
+        let mut facts = active(holders);
+        for (name, site) in &mut facts.sites {
+            site.ready = ready.iter().find(|(known, _)| known == name).map(|(_, ready)| *ready);
         }
+        facts
     }
 
     fn split(facts: &ServiceFacts, own: &str) -> Option<Vec<u32>> {
@@ -91,5 +85,17 @@ mod tests {
     fn with_nobody_left_the_route_stays_as_it_is() {
         assert_eq!(split(&facts(&["a", "b"], &[("a", 0), ("b", 0)]), "a"), None);
         assert_eq!(split(&facts(&[], &[("a", 2)]), "a"), None);
+    }
+
+    #[test]
+    fn a_returned_site_takes_its_share_step_by_step() {
+        let mut facts = facts(&["a", "b", "c"], &[("a", 2), ("b", 2), ("c", 2)]);
+        facts.spec.failback.mode = FailbackMode::Gradual;
+        facts.spec.failback.steps = vec![20, 60, 100];
+        for (seconds, shares) in [(0, [40, 20, 40]), (5, [20, 60, 20]), (10, [0, 100, 0]), (60, [0, 100, 0])] {
+            facts.entered_for.insert("b".into(), Duration::from_secs(seconds));
+            assert_eq!(split(&facts, "b"), Some(shares.to_vec()), "{seconds} s");
+        }
+        assert_eq!(split(&facts, "a"), Some(vec![100, 0, 0]), "the others serve their own clients");
     }
 }

@@ -12,7 +12,7 @@ pub enum Enforcement {
     /// Decide, record, show; do nothing.
     #[default]
     Observe,
-    /// Do nothing unasked; recommend by Event and status, and carry out what people ask for.
+    /// Decide, record, and recommend by Event; people act by hand.
     Advise,
     /// Act as `decision` says.
     Enforce,

@@ -64,6 +64,9 @@ pub struct ProposalStatus {
     pub id: String,
     /// Failover group.
     pub group: String,
+    /// Version of the group's entry.
+    #[serde(default)]
+    pub entry_version: u64,
     /// What would be done.
     pub summary: String,
     /// People who must approve.
@@ -98,4 +101,7 @@ pub struct CellStatus {
     /// Epoch under which it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// Version of the cell's entry in the assignment map.
+    #[serde(default)]
+    pub entry_version: u64,
 }
