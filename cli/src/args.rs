@@ -35,6 +35,23 @@ pub struct Cli {
 enum Command {
     /// Run the whole product on simulated data centers: heal a node, lose a site, report the energy.
     Demo(demo::DemoArgs),
+    /// Show sites, quorum, services, who may write, headroom, and what is held and why.
+    Status(commands::status::StatusArgs),
+    /// Ask for a service to be held elsewhere because its data center is lost.
+    Failover(commands::failover::MoveArgs),
+    /// Ask for a planned move of a service.
+    Switchover(commands::failover::MoveArgs),
+    /// Ask for a service to go back to its preferred data center.
+    Failback(commands::failover::MoveArgs),
+    /// Approve a proposed move, or list what waits.
+    Approve(commands::approve::ApproveArgs),
+    /// Stop what moves services: the kill switch.
+    Pause(commands::pause::PauseArgs),
+    /// Let go on what was stopped.
+    Resume(commands::pause::PauseArgs),
+    /// Check, print or replay the audit log of a controller.
+    #[command(subcommand)]
+    Audit(commands::audit::AuditCommand),
     /// Show the fleet, live, from the monitoring plane.
     Top(commands::top::TopArgs),
     /// Simulated data centers.
@@ -65,6 +82,14 @@ impl Cli {
     pub fn run(self) -> Outcome {
         match self.command {
             Command::Demo(args) => demo::run(args),
+            Command::Status(args) => commands::status::run(&args),
+            Command::Failover(args) => commands::failover::run(commands::failover::Move::Failover, &args),
+            Command::Switchover(args) => commands::failover::run(commands::failover::Move::Switchover, &args),
+            Command::Failback(args) => commands::failover::run(commands::failover::Move::Failback, &args),
+            Command::Approve(args) => commands::approve::run(&args),
+            Command::Pause(args) => commands::pause::pause(&args),
+            Command::Resume(args) => commands::pause::resume(&args),
+            Command::Audit(command) => commands::audit::run(command),
             Command::Top(args) => commands::top::run(&args),
             Command::Twin(command) => commands::twin::run(command),
             Command::Playbook(command) => commands::playbook::run(command),

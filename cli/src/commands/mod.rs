@@ -1,10 +1,15 @@
 //! One file per command.
 
+pub mod approve;
+pub mod audit;
 pub mod bmc;
 pub mod completion;
 pub mod crds;
+pub mod failover;
+pub mod pause;
 pub mod playbook;
 pub mod report;
+pub mod status;
 pub mod top;
 pub mod twin;
 pub mod version;
