@@ -1,6 +1,11 @@
 //! Three data centers on simulated API servers with the real controller at each, for tests of failover.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use evergreen_api::{names, resources::all_crds};
 use evergreen_twin::{Served, Twin};
@@ -77,6 +82,29 @@ impl Fleet {
         &self.sites[name]
     }
 
+    /// A kubeconfig of a site for a user, in a file.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn kubeconfig(&self, name: &str, user: &str) -> PathBuf {
+        let path = self.dir.path().join(format!("{name}.{}.kubeconfig", user.replace(':', "-")));
+        std::fs::write(&path, self.sites[name].served.kubeconfig(user)).expect("a kubeconfig");
+        path
+    }
+
+    /// Folder of the audit log of a site's controller.
+    pub fn audit(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("audit-{name}"))
+    }
+
+    /// Makes an object at a site.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub async fn create(&self, name: &str, group: &str, version: &str, kind: &str, object: Value) {
+        create(&self.site(name).client, group, version, kind, object).await;
+    }
+
     /// Starts the real controller of a site.
     ///
     /// # Panics
@@ -91,6 +119,8 @@ impl Fleet {
             .arg(&kubeconfig)
             .arg("--metrics-listen")
             .arg(format!("127.0.0.1:{}", free_port()))
+            .arg("--audit-dir")
+            .arg(self.dir.path().join(format!("audit-{name}")))
             .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
         site.controller =
             Some(Process::start(&format!("controller-{name}"), command, self.dir.path()).expect("a controller"));
