@@ -67,7 +67,7 @@ async fn approve(args: &ApproveArgs) -> Outcome {
     let Some(wanted) = &args.proposal else {
         sites.warn();
         if args.json {
-            println!("{}", serde_json::to_string_pretty(&open).map_err(|error| Failure::no(error))?);
+            println!("{}", serde_json::to_string_pretty(&open).map_err(Failure::no)?);
         } else if open.is_empty() {
             println!("nothing waits for approval");
         }

@@ -105,7 +105,7 @@ async fn show(args: &StatusArgs) -> Outcome {
     }
     let well = status.sites.iter().all(|site| site.in_quorum) && status.services.iter().all(|service| service.ready);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&status).map_err(|error| Failure::no(error))?);
+        println!("{}", serde_json::to_string_pretty(&status).map_err(Failure::no)?);
     } else {
         print(&status);
     }

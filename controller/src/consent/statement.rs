@@ -1,7 +1,5 @@
 //! Statements: what can be said, and how it is signed.
 
-use std::time::Duration;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use evergreen_api::HumanDuration;
 use ring::{
@@ -84,7 +82,7 @@ impl std::str::FromStr for Acceptance {
 impl From<Acceptance> for AcceptedLoss {
     fn from(accepted: Acceptance) -> Self {
         match accepted {
-            Acceptance::UpTo(loss) => Self::UpTo(Duration::from(loss.get())),
+            Acceptance::UpTo(loss) => Self::UpTo(loss.get()),
             Acceptance::Unknown => Self::Unknown,
         }
     }

@@ -128,7 +128,7 @@ fn group(service: &MultiActiveService, cell: Option<&str>) -> Outcome<(String, u
 
 fn print(status: &ConsentStatus, group: &str, json: bool) -> Outcome {
     if json {
-        let text = serde_json::to_string_pretty(status).map_err(|error| Failure::no(error))?;
+        let text = serde_json::to_string_pretty(status).map_err(Failure::no)?;
         println!("{text}");
     } else {
         println!("{group}: {}", status.message);

@@ -43,7 +43,7 @@ pub fn statement(group: &str, version: u64, what: What) -> Outcome<String> {
         version,
         what,
     };
-    serde_json::to_string(&statement).map_err(|error| Failure::no(error))
+    serde_json::to_string(&statement).map_err(Failure::no)
 }
 
 impl SignerArgs {
