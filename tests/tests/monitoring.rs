@@ -132,10 +132,9 @@ fn nothing_is_asked_for_that_nobody_exports() {
         lease || SUFFIXES.iter().any(|end| metric.strip_suffix(end).is_some_and(|name| exported.contains(name)))
     };
     let mut metrics = 0;
+    // A metric is a word that no `=`, no `(` and no list of labels makes something else.
+    let labels = regex::Regex::new(r#"\{[^}]*\}|(by|on|group_left|unless on) ?\([^)]*\)|"[^"]*"|\[[^\]]*\]"#).unwrap();
     for (place, expr) in alerts().into_iter().chain(queries()) {
-        // A metric is a word that no `=`, no `(` and no list of labels makes something else.
-        let labels =
-            regex::Regex::new(r#"\{[^}]*\}|(by|on|group_left|unless on) ?\([^)]*\)|"[^"]*"|\[[^\]]*\]"#).unwrap();
         let bare = labels.replace_all(&expr, " ").into_owned();
         for word in bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.contains('_')) {
             if ["min_over_time", "max_over_time", "group_left"].contains(&word) {
