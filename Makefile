@@ -40,6 +40,12 @@ test-network: ## Only the network mesh in network namespaces with tc netem; need
 	@$(BUILD) --bins
 	EVERGREEN_TEST_NETWORK=1 $(CARGO) test --locked -p evergreen-tests --test mesh_namespaces -- --nocapture
 
+.PHONY: test-traffic
+
+test-traffic: ## Traffic actuators and grants on real Knot, BIND, PowerDNS and HAProxy, with pauses of 5 x D
+	@$(BUILD) --bins
+	EVERGREEN_TEST_TRAFFIC=1 $(CARGO) test --locked -p evergreen-tests --test traffic_actuators --test traffic_grants -- --nocapture
+
 .PHONY: twin-suites twin-deviations twin-stories
 
 twin-suites: web ## Run suites of others against a twin: kube-rs's own tests on a cluster, the JSON Patch suite

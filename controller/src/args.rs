@@ -62,6 +62,11 @@ pub struct Args {
     /// How many BMCs are asked at a time.
     #[arg(long, env = "EVERGREEN_BMC_AT_A_TIME", default_value = "32", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub bmc_at_a_time: u16,
+    /// What traffic actuators may connect to outside of the cluster: networks (10.9.0.0/24), names with their port
+    /// (lb.bank.example:443), sockets of this machine (unix:///run/haproxy/admin.sock); may be given more than once. Without
+    /// any, DNS servers, PowerDNS, HAProxy and webhooks are not connected to.
+    #[arg(long, env = "EVERGREEN_TRAFFIC_ALLOW", value_name = "TARGET", value_delimiter = ',')]
+    pub traffic_allow: Vec<String>,
     /// Where the ledger of EnergyReports is, instead of the plane: plane=URL or prometheus=URL.
     #[arg(long, env = "EVERGREEN_ENERGY_SOURCE", value_name = "KIND=URL")]
     pub energy_source: Option<evergreen_report::source::Source>,

@@ -5,6 +5,7 @@
 
 mod args;
 pub mod consent;
+pub mod drill;
 pub mod energy_report;
 pub mod failover;
 pub mod healing;
@@ -17,5 +18,6 @@ pub mod power;
 pub mod quorum;
 mod run;
 pub mod site;
+pub mod traffic;
 
 pub use self::{args::Args, run::run};

@@ -25,6 +25,7 @@ use crate::{
     power::{self, PowerBook, PowerContext},
     quorum::{CoreConfig, Timing},
     site::{self, EndpointTls, GrantBook, Register, Signer, SiteHandle, clients, identity::Identity},
+    traffic::TrafficAllow,
 };
 
 /// How often metrics go out over OTLP unless OTEL_METRIC_EXPORT_INTERVAL says otherwise.
@@ -105,6 +106,8 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     let consent =
         ConsentWatch::start(&members.members, client.clone(), switch.clone(), args.pause_file.clone(), cancel);
     let audit = open_audit(args)?;
+    let traffic_allow =
+        TrafficAllow::parse(&args.traffic_allow).map_err(anyhow::Error::msg).context("--traffic-allow")?;
     tasks.spawn({
         let context = FailoverContext {
             site: args.site.clone(),
@@ -120,6 +123,7 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
             handle: handle.clone(),
             book,
             incidents: telemetry.incidents(),
+            traffic_allow,
         };
         let cancel = cancel.clone();
         async move {

@@ -9,6 +9,7 @@ mod advice;
 mod compute;
 mod days;
 mod decimal;
+mod drill;
 mod factors;
 mod ledger;
 mod make;
@@ -23,6 +24,7 @@ mod text;
 
 pub use compute::{Before, Request, compute, in_scope};
 pub use days::{Days, PeriodError};
+pub use drill::{DrillField, DrillReport, drill_html, drill_report};
 pub use factors::{Factor, FactorError, Factors};
 pub use ledger::{Kind, Ledger, LedgerPage, Parts, Row, workload};
 pub use make::{MakeError, Wanted, make, with_data_centers};

@@ -41,6 +41,7 @@ pub struct Fleet {
     /// Sites by name.
     pub sites: BTreeMap<&'static str, Site>,
     dir: tempfile::TempDir,
+    flags: Vec<String>,
 }
 
 impl Fleet {
@@ -49,6 +50,19 @@ impl Fleet {
     /// # Panics
     /// When something cannot be started.
     pub async fn start(service: Value) -> Self {
+        Self::start_with(service, &[], |_| Vec::new()).await
+    }
+
+    /// As [`Fleet::start`], with further flags of the controllers and further objects at each site: group, version, kind
+    /// and object.
+    ///
+    /// # Panics
+    /// When something cannot be started.
+    pub async fn start_with(
+        service: Value,
+        flags: &[&str],
+        objects: impl Fn(&str) -> Vec<(&'static str, &'static str, &'static str, Value)>,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let mut sites = BTreeMap::new();
         for name in SITES {
@@ -58,9 +72,13 @@ impl Fleet {
             let client = twin.client("test");
             sites.insert(name, Site { name, twin, client, controller: None, served });
         }
-        let fleet = Self { sites, dir };
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let fleet = Self { sites, dir, flags };
         for site in fleet.sites.values() {
             fleet.apply(site, &service).await;
+            for (group, version, kind, object) in objects(site.name) {
+                create(&site.client, group, version, kind, object).await;
+            }
         }
         let mut fleet = fleet;
         for name in SITES {
@@ -121,6 +139,7 @@ impl Fleet {
             .arg(format!("127.0.0.1:{}", free_port()))
             .arg("--audit-dir")
             .arg(self.dir.path().join(format!("audit-{name}")))
+            .args(&self.flags)
             .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
         site.controller =
             Some(Process::start(&format!("controller-{name}"), command, self.dir.path()).expect("a controller"));

@@ -13,6 +13,7 @@ pub mod http;
 pub mod kubernetes;
 pub mod lossy;
 pub mod node;
+pub mod parts;
 pub mod programs;
 pub mod real;
 pub mod register;

@@ -9,7 +9,7 @@ mod incidents;
 mod memory;
 mod planner;
 mod record;
-mod routes;
+mod route;
 mod run;
 mod status;
 mod weights;

@@ -26,14 +26,14 @@ use super::{
     incidents::SiteIncidents,
     planner::{Actor, Decision, Verdict, headroom, plan_all},
     record::{Teller, Votes},
-    routes,
+    route::Router,
     status::{self, StatusWriter},
-    weights::weights,
 };
 use crate::{
     consent::{ConsentBook, ConsentWatch, KillSwitch},
     quorum::{Goal, Mono, Standing},
     site::{BootClock, GrantBook, SiteHandle, SiteSnapshot},
+    traffic::{TrafficAllow, TrafficContext},
 };
 
 /// The world is looked at this often, and at once when the map changes.
@@ -67,6 +67,8 @@ pub struct FailoverContext {
     pub gates: GateClient,
     /// Where decisions are recorded.
     pub audit: Option<Arc<Mutex<AuditLog>>>,
+    /// What actuators outside of the cluster may be connected to.
+    pub traffic_allow: TrafficAllow,
 }
 
 /// What people said and for how long it has been asked of them.
@@ -107,7 +109,8 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
     let mut sites = Sites::new(&context.site, context.profile, context.members.iter().map(store).collect());
     let room = OwnRoom::start(&context.client, cancel.clone());
     let mut incidents = SiteIncidents::new(&context.site, context.incidents.clone());
-    let mut applied: BTreeMap<Name, (BTreeMap<String, u32>, u64)> = BTreeMap::new();
+    let mut router =
+        Router::new(TrafficContext { client: context.client.clone(), allow: context.traffic_allow.clone() });
     let mut teller = Teller::new(&context.site, context.audit.clone());
     let mut answers = Answers::default();
     let writer = StatusWriter::start(context.client.clone(), cancel.clone());
@@ -164,16 +167,11 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
         let decisions: Vec<Decision> = made.iter().map(|(_, decision)| (*decision).clone()).collect();
         context.handle.pursue(goal(&context, &decisions, coordinating, &incidents, now));
         for (known, facts) in known.iter().zip(&facts).filter(|(known, _)| known.cell.is_none()) {
-            let split = weights(facts, &context.site);
-            let last = applied.get(&known.name);
-            if let Some(split) = split.filter(|_| facts.spec.enforcement == Enforcement::Enforce)
-                && last.is_none_or(|(weights, at)| *weights != split || *at != ballot)
-                && route(&context, &known.name, facts, &split, ballot, &incidents).await
-            {
-                applied.insert(known.name.clone(), (split, ballot));
+            if facts.spec.enforcement == Enforcement::Enforce {
+                router.drive(&context.site, &known.name, facts, coordinating, &incidents);
             }
         }
-        let weights_of = |name: &Name| applied.get(name).map(|(weights, _)| weights.clone()).unwrap_or_default();
+        let weights_of = |name: &Name| router.applied(name);
         let looks = status::looks(&known, &facts, &decided, &shortages, weights_of, &context.site);
         for look in looks {
             writer.want(status::of_service(&look, &wall), &look);
@@ -274,30 +272,4 @@ fn goal(
             traceparent: incidents.traceparent(decision),
         }
     })
-}
-
-async fn route(
-    context: &FailoverContext,
-    name: &Name,
-    facts: &ServiceFacts,
-    split: &BTreeMap<String, u32>,
-    ballot: u64,
-    incidents: &SiteIncidents,
-) -> bool {
-    let mut all = true;
-    for actuator in facts.spec.traffic.iter().filter_map(|actuator| actuator.http_route.as_ref()) {
-        match routes::apply(&context.client, &name.0, &context.site, actuator, split, ballot).await {
-            Ok(true) => {
-                tracing::info!(service = name.1, route = actuator.name, weights = ?split, "traffic weights written");
-                incidents.routed(facts.entry.traceparent.as_deref(), &name.1, split);
-            }
-            Ok(false) => {}
-            Err(error) => {
-                let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(service = name.1, %error, why, "traffic weights not written; they will be tried again");
-                all = false;
-            }
-        }
-    }
-    all
 }

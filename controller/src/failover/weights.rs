@@ -45,6 +45,15 @@ fn share(facts: &ServiceFacts, own: &str) -> u32 {
     failback.steps().get(step).copied().unwrap_or(WHOLE).min(WHOLE)
 }
 
+/// Weights at an entry before all sites: the holders that can serve, evenly; none to leave it as it is (fail static).
+pub fn fleet_weights(facts: &ServiceFacts) -> Option<BTreeMap<String, u32>> {
+    let holds = |site: &str| facts.entry.holders.iter().any(|holder| holder.site == site) && facts.can_serve(site);
+    let targets = facts.spec.sites.iter().filter(|site| holds(site)).count();
+    let share = WHOLE / u32::try_from(targets).unwrap_or(u32::MAX).max(1);
+    let weight = |site: &String| (site.clone(), if holds(site) { share.max(1) } else { 0 });
+    (targets > 0).then(|| facts.spec.sites.iter().map(weight).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -79,6 +88,15 @@ mod tests {
     #[test]
     fn a_holder_without_ready_replicas_hands_its_clients_on() {
         assert_eq!(split(&facts(&["a", "b"], &[("a", 0), ("b", 2)]), "a"), Some(vec![0, 100, 0]));
+    }
+
+    #[test]
+    fn before_all_sites_the_holders_that_can_serve_share_evenly() {
+        let split =
+            |facts: &ServiceFacts| fleet_weights(facts).map(|weights| weights.into_values().collect::<Vec<_>>());
+        assert_eq!(split(&facts(&["a", "b"], &[("a", 2), ("b", 2), ("c", 2)])), Some(vec![50, 50, 0]));
+        assert_eq!(split(&facts(&["a", "b"], &[("a", 2), ("b", 0), ("c", 2)])), Some(vec![100, 0, 0]));
+        assert_eq!(split(&facts(&["a"], &[("a", 0), ("b", 2)])), None);
     }
 
     #[test]
