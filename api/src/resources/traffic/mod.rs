@@ -168,7 +168,7 @@ impl Check<'_> {
     }
 
     /// Every site exactly once, and no other.
-    fn sites<'b>(&self, errors: &mut Vec<FieldError>, field: &str, what: &str, named: &[&'b str]) {
+    fn sites(&self, errors: &mut Vec<FieldError>, field: &str, what: &str, named: &[&str]) {
         for site in self.sites {
             if named.iter().filter(|name| *name == site).count() != 1 {
                 self.error(errors, field, format!("needs exactly one {what} for site `{site}`"));
