@@ -20,6 +20,7 @@ Examples:
   evergreen top --plane http://plane.example:8080
   evergreen playbook lint library/*.yaml
   evergreen report energy --from 24h --format html > energy.html
+  evergreen rehearse --demo --every-failure   what would be lost with each node, zone, data center
   evergreen twin serve --site dc-a --nodes 5   then: kubectl --kubeconfig target/twin/dc-a.kubeconfig get nodes
   evergreen crds --out charts/evergreen/crds";
 
@@ -54,6 +55,8 @@ enum Command {
     Audit(commands::audit::AuditCommand),
     /// Show the fleet, live, from the monitoring plane.
     Top(commands::top::TopArgs),
+    /// Rehearse losses on a copy of the real fleet: what moves, what does not fit, how long it takes.
+    Rehearse(commands::rehearse::RehearseArgs),
     /// Simulated data centers.
     #[command(subcommand)]
     Twin(commands::twin::TwinCommand),
@@ -91,6 +94,7 @@ impl Cli {
             Command::Resume(args) => commands::pause::resume(&args),
             Command::Audit(command) => commands::audit::run(command),
             Command::Top(args) => commands::top::run(&args),
+            Command::Rehearse(args) => commands::rehearse::run(&args),
             Command::Twin(command) => commands::twin::run(command),
             Command::Playbook(command) => commands::playbook::run(command),
             Command::Report(command) => commands::report::run(command),

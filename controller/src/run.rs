@@ -246,6 +246,7 @@ fn begin_term(work: &LeaderWork, term: CancellationToken) {
         site: work.site.clone(),
         incidents: work.telemetry.incidents(),
         meter: work.telemetry.meter(),
+        began: jiff::Timestamp::now(),
     };
     tokio::spawn(heal(healing, term.clone()));
     let listening = NodesContext {

@@ -8,6 +8,7 @@ pub mod crds;
 pub mod failover;
 pub mod pause;
 pub mod playbook;
+pub mod rehearse;
 pub mod report;
 pub mod status;
 pub mod top;

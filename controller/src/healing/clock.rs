@@ -12,8 +12,8 @@ pub(crate) struct SteadyClock {
 }
 
 impl SteadyClock {
-    pub(crate) fn new() -> Self {
-        Self { wall: Timestamp::now(), start: Instant::now() }
+    pub(crate) fn starting_at(wall: Timestamp) -> Self {
+        Self { wall, start: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

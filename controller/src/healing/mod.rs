@@ -52,6 +52,8 @@ pub struct HealingContext {
     pub incidents: IncidentTracer,
     /// Meter for the counters.
     pub meter: Meter,
+    /// The wall time now; from here on the monotonic clock counts. A rehearsal heals in the time of its snapshot.
+    pub began: Timestamp,
 }
 
 /// Healing cannot go on.
@@ -101,7 +103,7 @@ impl Healing {
         let parts = Parts {
             announcer: Arc::new(announcer),
             client: ctx.client,
-            clock: Arc::new(SteadyClock::new()),
+            clock: Arc::new(SteadyClock::starting_at(ctx.began)),
             shared: Arc::default(),
             evictions: Arc::default(),
         };

@@ -207,7 +207,7 @@ pub(crate) fn portion(value: &Value, whole: i64, round_up: bool) -> i64 {
 }
 
 /// A short name for a template, in the letters that Kubernetes uses. FNV-1a, as upstream's hash is.
-pub(super) fn template_hash(template: &Value) -> String {
+pub fn template_hash(template: &Value) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in template.to_string().bytes() {

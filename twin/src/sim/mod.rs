@@ -26,6 +26,8 @@ mod statefulset;
 mod timers;
 mod zones;
 
+pub use deployment::template_hash;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;

@@ -89,6 +89,7 @@ fn context(api: &FakeApi) -> HealingContext {
         site: "dc-a".into(),
         incidents: telemetry.incidents(),
         meter: telemetry.meter(),
+        began: jiff::Timestamp::now(),
     }
 }
 
