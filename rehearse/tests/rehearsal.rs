@@ -10,7 +10,7 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 fn tried(snapshot: &mut evergreen_rehearse::Snapshot, asks: &[&str]) -> Report {
     let left_out = check::check(snapshot);
     let fleet = Fleet::of(snapshot);
-    let losses = asks.iter().flat_map(|ask| ask.parse::<Ask>().unwrap().resolve(&fleet).unwrap()).collect();
+    let losses = asks.iter().flat_map(|ask| ask.parse::<Ask>().expect("a snapshot").resolve(&fleet).unwrap()).collect();
     let plan = Plan { losses, delay: Duration::ZERO, parallel: 2 };
     rehearse(snapshot, &fleet, left_out, &plan, &|_| {})
 }
@@ -18,8 +18,8 @@ fn tried(snapshot: &mut evergreen_rehearse::Snapshot, asks: &[&str]) -> Report {
 fn golden(name: &str, text: &str) {
     let path = Path::new(GOLDEN).join(name);
     if std::env::var_os("EVERGREEN_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(GOLDEN).unwrap();
-        std::fs::write(&path, text).unwrap();
+        std::fs::create_dir_all(GOLDEN).expect("a readable answer");
+        std::fs::write(&path, text).expect("a readable answer");
     }
     let known = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(known, text, "{} differs; look at it, then EVERGREEN_WRITE_GOLDEN=1", path.display());
