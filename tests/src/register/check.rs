@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(linearizable(&history, "").len(), 1);
         let history = [write("x", 0, 10), write("y", 20, 30), read("y", 25, 35), read("x", 40, 50)];
         assert!(!linearizable(&history, "").is_empty());
-        let history = [write("x", 0, 10), read("", 20, 30)];
+        let history = [write("x", 1, 10), read("", 20, 30)];
         assert_eq!(linearizable(&history, "").len(), 1);
     }
 

@@ -428,7 +428,9 @@ proptest! {
         }
         if single && decision.entering().count() > 0 && decision.cause != Cause::FirstPlacement {
             let site = &facts.sites[&decision.holders[0].site];
-            let accepted = facts.consent.request.as_ref().is_some_and(|r| r.accept_loss.is_some());
+            // A request for something else accepts nothing here.
+            let request = facts.consent.request.as_ref().filter(|_| decision.request.is_some());
+            let accepted = request.is_some_and(|r| r.accept_loss.is_some());
             let answered = matches!(&site.data, Some(DataFacts::Answer(at)) if at.lag.is_zero());
             prop_assert!(answered || accepted, "no move without the data, unless a loss is accepted");
             prop_assert!(!accepted || decision.proposal.is_some_and(|p| !p.approved_by.is_empty()), "two people");
