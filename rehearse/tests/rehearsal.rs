@@ -10,7 +10,10 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 fn tried(snapshot: &mut evergreen_rehearse::Snapshot, asks: &[&str]) -> Report {
     let left_out = check::check(snapshot);
     let fleet = Fleet::of(snapshot);
-    let losses = asks.iter().flat_map(|ask| ask.parse::<Ask>().expect("a snapshot").resolve(&fleet).unwrap()).collect();
+    let losses = asks
+        .iter()
+        .flat_map(|ask| ask.parse::<Ask>().expect("a snapshot").resolve(&fleet).expect("a loss of this fleet"))
+        .collect();
     let plan = Plan { losses, delay: Duration::ZERO, parallel: 2 };
     rehearse(snapshot, &fleet, left_out, &plan, &|_| {})
 }
