@@ -30,12 +30,12 @@ async fn cluster(site: &str, dir: &Path) -> Cluster {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"},
         "data": {"password": "aHVudGVyMg=="}});
     for object in [web, secret] {
-        twin.api().create_object(&object).unwrap();
+        twin.api().create_object(&object).expect("what the test needs is there");
     }
     twin.advance(std::time::Duration::from_secs(60));
-    let served = twin.serve(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let served = twin.serve(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("what the test needs is there");
     let kubeconfig = dir.join(format!("{site}.kubeconfig"));
-    std::fs::write(&kubeconfig, served.kubeconfig("rehearsal")).unwrap();
+    std::fs::write(&kubeconfig, served.kubeconfig("rehearsal")).expect("what the test needs is there");
     Cluster { twin, _served: served, kubeconfig }
 }
 
@@ -45,7 +45,9 @@ async fn evergreen(dir: &Path, args: &[&str]) -> Output {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EVERGREEN_")) {
         command.env_remove(name);
     }
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    tokio::task::spawn_blocking(move || command.output().expect("what the test needs is there"))
+        .await
+        .expect("what the test needs is there")
 }
 
 fn said(output: &Output) -> String {
