@@ -46,6 +46,12 @@ test-traffic: ## Traffic actuators and grants on real Knot, BIND, PowerDNS and H
 	@$(BUILD) --bins
 	EVERGREEN_TEST_TRAFFIC=1 $(CARGO) test --locked -p evergreen-tests --test traffic_actuators --test traffic_grants -- --nocapture
 
+.PHONY: test-database
+
+test-database: ## Database hooks on two real PostgreSQL servers: planned move, late call, lost site, return
+	@$(BUILD) --bins
+	$(CARGO) test --locked -p evergreen-tests --test database_postgres -- --nocapture
+
 .PHONY: twin-suites twin-deviations twin-stories
 
 twin-suites: web ## Run suites of others against a twin: kube-rs's own tests on a cluster, the JSON Patch suite
@@ -59,15 +65,24 @@ twin-stories: ## Play the stories of twin/stories and write what happened beside
 	@EVERGREEN_WRITE_STORIES=1 $(CARGO) test --locked -p evergreen-tests --test twin_stories -- --nocapture
 
 SEEDS ?= 1000000
-simulate: ## A million simulated fleets against the failover protocol (hours); SEEDS=number for fewer
-	@EVERGREEN_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p evergreen-controller --lib -- --nocapture two_writers
+JOBS ?= $(shell nproc)
+simulate: ## A million simulated fleets against the failover protocol (hours, resumable); SEEDS=number for fewer, JOBS=cores
+	@scripts/simulate $(SEEDS) $(JOBS)
 
-.PHONY: test-failover bench-failover
+.PHONY: model
+model: ## Every placement of two and three faults against the failover protocol (an hour)
+	@EVERGREEN_MODEL=deep $(CARGO) test --locked -p evergreen-quorum -- --nocapture --test-threads=1 model_of
+
+.PHONY: test-failover bench-failover test-drills
 
 test-failover: ## Failover on three real API servers: partitions, pauses, crashes; prints times beside targets; about 15 minutes
 	@scripts/failover-real $(SCENARIOS)
 
-bench-failover: ## Measure failover and write its section of docs/measured.md; SECTIONS="real simulation replan"
+test-drills: ## Every end-to-end test of drills on simulated data centers, the slow ones included; about 3 minutes
+	@$(BUILD) --bins
+	$(CARGO) test --locked -p evergreen-tests --test failover_drill -- --include-ignored --test-threads=1 --nocapture
+
+bench-failover: ## Measure failover and write its section of docs/measured.md; SECTIONS="real simulation replan groups"
 	@scripts/bench-failover $(SECTIONS)
 
 bench: web ## Measure, print ratios, and write them to docs/measured.md
@@ -88,9 +103,33 @@ bench-agent: ## The agent and its peers on a node with 1,000 processes and 110 p
 bench-report: ## A report over 1,000 nodes x 1 year of hours: time and peak memory
 	@scripts/bench-report
 
+.PHONY: catalogue
+
+catalogue: ## Write docs/playbook-catalogue.md and its Chinese page from the library
+	@$(CARGO) build --locked -p evergreen-cli --bin evergreen
+	target/debug/evergreen playbook catalogue playbooks/library --lang en >docs/playbook-catalogue.md
+	target/debug/evergreen playbook catalogue playbooks/library --lang zh >docs/playbook-catalogue.zh-CN.md
+
 crds: ## Write the custom resource definitions and the shipped playbooks into the chart
 	@$(BUILD) --bin evergreen
 	scripts/chart-crds target/debug/evergreen charts/evergreen
+
+.PHONY: images
+images: web ## Build the four images without a Docker daemon, static and reproducible, into target/images; needs buildah
+	scripts/images
+
+.PHONY: bundle
+bundle: images ## One archive for installing without the Internet: images, chart, command, list of parts, checksums
+	scripts/bundle
+
+.PHONY: test-images
+test-images: ## The images of `make images` as pods on a real kubelet: install, helm test, cordon, uninstall; needs root
+	scripts/test-images
+
+.PHONY: schema
+schema: ## Write the JSON Schema of playbook files to docs/playbook.schema.json, for editors
+	@$(BUILD) --bin evergreen
+	@target/debug/evergreen playbook schema >docs/playbook.schema.json
 
 .PHONY: test-kubelet check-idle-split measure-agent
 
@@ -128,3 +167,22 @@ web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
 
 bench-twin: ## A twin of 5,000 nodes and 150,000 pods: patches/s, memory, lists, watches, forks, a day; writes docs/measured.md
 	@scripts/bench-twin
+
+.PHONY: test-storms
+
+test-storms: ## 10,000 random storms against the planner's budgets and as many crashing runs; STORMS=number for fewer
+	@EVERGREEN_STORMS=$${STORMS:-10000} $(CARGO) test --locked -p evergreen-playbooks --lib -- --nocapture storm whatever_crashes
+
+.PHONY: test-plane-crash test-producers
+
+test-plane-crash: ## kill -9 the plane KILLS (100) times under load: no acknowledged record may be lost
+	@EVERGREEN_CRASHES=$${KILLS:-100} $(CARGO) test --locked -p evergreen-plane --test crash -- --nocapture nothing_acknowledged
+
+test-producers: ## OpenTelemetry's SDKs of Python and Node, and a collector, against a real plane
+	@$(BUILD) --bin evergreen-plane
+	scripts/test-producers
+
+.PHONY: bench-plane
+
+bench-plane: ## Ingest of the plane and of VictoriaMetrics on the same points, the fleet page, a month of energy; writes docs/measured.md
+	@scripts/bench-plane

@@ -127,6 +127,10 @@ pub struct RunArgs {
     /// /var/lib/evergreen-agent; with --standalone nothing is kept unless this is given.
     #[arg(long, env = "EVERGREEN_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Most telemetry that waits on disk, in the state directory, while its receiver is away (plain bytes, or KiB, MiB,
+    /// GiB); the oldest goes first and is counted. A node writes about 1 MiB an hour.
+    #[arg(long, env = "EVERGREEN_SPOOL_SIZE", value_name = "BYTES", default_value = "64MiB", value_parser = evergreen_api::size::parse_size)]
+    pub spool_size: u64,
     /// Where peers can ask this agent's /healthz when the site's controller hears nothing from it, IP or IP:PORT. Default:
     /// the address of --listen, or the Node's InternalIP when that is any.
     #[arg(long, env = "EVERGREEN_HEARTBEAT_ADDRESS", value_name = "ADDR")]

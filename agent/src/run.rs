@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use evergreen_telemetry::{LogFormat as TelemetryFormat, Telemetry, TelemetryConfig};
+use evergreen_telemetry::{LogFormat as TelemetryFormat, SpoolConfig, Telemetry, TelemetryConfig};
 use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -240,6 +240,7 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
             LogFormat::Text => TelemetryFormat::Text,
             LogFormat::Json => TelemetryFormat::Json,
         },
+        spool: SpoolConfig { folder: state_dir(&args).map(|state| state.join("otlp")), most_bytes: args.spool_size },
     })
     .map_err(|error| Failure::Use(error.into()))?;
     let store = open_store(&args)?;
@@ -348,12 +349,13 @@ async fn serve(args: RunArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where things are kept that outlive a restart; nowhere for an agent of its own that was given no place.
+fn state_dir(args: &RunArgs) -> Option<PathBuf> {
+    args.state_dir.clone().or_else(|| (!args.standalone).then(|| PathBuf::from(STATE_DIR)))
+}
+
 fn open_store(args: &RunArgs) -> Result<Store, Failure> {
-    let directory = match (&args.state_dir, args.standalone) {
-        (Some(directory), _) => directory.clone(),
-        (None, true) => return Ok(Store::none()),
-        (None, false) => PathBuf::from(STATE_DIR),
-    };
+    let Some(directory) = state_dir(args) else { return Ok(Store::none()) };
     Store::open(&directory)
         .with_context(|| {
             format!("state cannot be kept in {}; give another place with --state-dir", directory.display())

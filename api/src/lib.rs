@@ -10,6 +10,7 @@ pub mod mesh;
 pub mod names;
 pub mod problem;
 pub mod resources;
+pub mod size;
 pub mod telemetry;
 pub mod trace;
 pub mod validate;

@@ -25,12 +25,26 @@ pub const LABEL_STABILITY: &str = "evergreen.dev/stability";
 pub const LABEL_SITE: &str = "evergreen.dev/site";
 /// Rack of a node.
 pub const LABEL_RACK: &str = "evergreen.dev/rack";
+/// Pool that a node belongs to, for budgets.
+pub const LABEL_POOL: &str = "evergreen.dev/pool";
+/// `off` on a node, a namespace or an object: no playbook acts on it until someone takes the label off.
+pub const LABEL_HEALING: &str = "evergreen.dev/healing";
+/// Set on a node, as label and as taint, whose attempts are used up; value is the playbook's name.
+pub const LABEL_QUARANTINE: &str = "evergreen.dev/quarantine";
 /// Zone of a node.
 pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 /// Owner of a workload, from the CMDB.
 pub const LABEL_OWNER: &str = "evergreen.dev/owner";
 /// Business system of a workload, from the CMDB.
 pub const LABEL_SYSTEM: &str = "evergreen.dev/system";
+/// Label of a statement that a drill made: the drill's name.
+pub const LABEL_DRILL: &str = "evergreen.dev/drill";
+/// A FailoverDrill that is under way is not gone before what it moved is back.
+pub const FINALIZER_DRILL: &str = "evergreen.dev/drill";
+/// Name, in the ring of approvers, under which a site's drills sign: this and the site's name.
+pub const DRILL_SIGNER_PREFIX: &str = "drill.";
+/// Failover groups of drills, which people name in statements about them: this and the drill's name.
+pub const DRILL_GROUP_PREFIX: &str = "drill/";
 /// Playbook that a run executes.
 pub const LABEL_PLAYBOOK: &str = "evergreen.dev/playbook";
 
@@ -40,6 +54,8 @@ pub const ANNOTATION_TRACEPARENT: &str = "evergreen.dev/traceparent";
 pub const ANNOTATION_ENTRY: &str = "evergreen.dev/entry";
 /// Set on a node by the cordon step so that only the run that cordoned uncordons; value is the run's name.
 pub const ANNOTATION_CORDONED_BY: &str = "evergreen.dev/cordoned-by";
+/// Set on a workload's pod template by the restart step; value is the key of the step.
+pub const ANNOTATION_RESTARTED_BY: &str = "evergreen.dev/restarted-by";
 /// Epoch under which an object was last written by failover.
 pub const ANNOTATION_EPOCH: &str = "evergreen.dev/epoch";
 /// Digest of the spec that was applied.

@@ -50,6 +50,9 @@ enum Command {
     Pause(commands::pause::PauseArgs),
     /// Let go on what was stopped.
     Resume(commands::pause::PauseArgs),
+    /// Drills: move services away from a data center and back, and keep the scorecard.
+    #[command(subcommand)]
+    Drill(commands::drill::DrillCommand),
     /// Check, print or replay the audit log of a controller.
     #[command(subcommand)]
     Audit(commands::audit::AuditCommand),
@@ -60,6 +63,9 @@ enum Command {
     /// Simulated data centers.
     #[command(subcommand)]
     Twin(commands::twin::TwinCommand),
+    /// The data of a monitoring plane: check it, copy it.
+    #[command(subcommand)]
+    Plane(commands::plane::PlaneCommand),
     /// Check self-healing playbooks.
     #[command(subcommand)]
     Playbook(commands::playbook::PlaybookCommand),
@@ -69,6 +75,12 @@ enum Command {
     /// Management controllers (BMCs) of nodes: whether they answer and give their power.
     #[command(subcommand)]
     Bmc(commands::bmc::BmcCommand),
+    /// Whether a release is as it should be, and whether it may go.
+    #[command(subcommand)]
+    Check(commands::check::CheckCommand),
+    /// What binds data centers into a fleet.
+    #[command(subcommand, name = "datacenter", alias = "dc")]
+    DataCenter(commands::datacenter::DataCenterCommand),
     /// Print or write the custom resource definitions.
     Crds(commands::crds::CrdsArgs),
     /// Print the version.
@@ -92,13 +104,17 @@ impl Cli {
             Command::Approve(args) => commands::approve::run(&args),
             Command::Pause(args) => commands::pause::pause(&args),
             Command::Resume(args) => commands::pause::resume(&args),
+            Command::Drill(command) => commands::drill::run(command),
             Command::Audit(command) => commands::audit::run(command),
             Command::Top(args) => commands::top::run(&args),
             Command::Rehearse(args) => commands::rehearse::run(&args),
             Command::Twin(command) => commands::twin::run(command),
+            Command::Plane(command) => commands::plane::run(&command),
             Command::Playbook(command) => commands::playbook::run(command),
             Command::Report(command) => commands::report::run(command),
             Command::Bmc(command) => commands::bmc::run(command),
+            Command::Check(command) => commands::check::run(command),
+            Command::DataCenter(command) => commands::datacenter::run(command),
             Command::Crds(args) => commands::crds::run(&args),
             Command::Version(args) => commands::version::run(&args),
             Command::Completion(args) => commands::completion::run(&args),
@@ -137,5 +153,62 @@ mod tests {
             command.get_subcommands().for_each(walk);
         }
         walk(&Cli::command());
+    }
+
+    /// Lines of `sh` blocks in a page, continued ones joined, without comments.
+    fn shell_lines(page: &str) -> Vec<String> {
+        let (mut lines, mut inside, mut begun) = (Vec::new(), false, String::new());
+        for line in page.lines() {
+            let text = line.trim();
+            if let Some(language) = text.strip_prefix("```") {
+                inside = !inside && (language == "sh" || language.is_empty());
+                continue;
+            }
+            if !inside {
+                continue;
+            }
+            match text.strip_suffix('\\') {
+                Some(part) => begun.push_str(part),
+                None => lines.push(std::mem::take(&mut begun) + text),
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn every_command_that_a_page_shows_is_understood() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut pages: Vec<_> = ["docs", "docs/decisions"]
+            .iter()
+            .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap())
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+            .collect();
+        pages.extend(["README.md", "README.zh-CN.md"].map(|name| root.join(name)));
+        let (mut seen, mut wrong) = (0, Vec::new());
+        for page in pages {
+            for line in shell_lines(&std::fs::read_to_string(&page).unwrap()) {
+                let Some(words) = shlex::split(&line) else { continue };
+                for command in words.split(|word| word == "|" || word == "&&" || word == ";") {
+                    let end = command.iter().position(|word| word == ">" || word == ">>").unwrap_or(command.len());
+                    // `...` stands for more of the same; `a | b` lists of commands are no commands.
+                    if command.first().is_none_or(|first| first != "evergreen") || line.contains("...") || end < 2 {
+                        continue;
+                    }
+                    seen += 1;
+                    if let Err(error) = Cli::try_parse_from(&command[..end])
+                        && error.use_stderr()
+                    {
+                        wrong.push(format!(
+                            "{}: {line}: {}",
+                            page.display(),
+                            error.to_string().lines().next().unwrap_or("")
+                        ));
+                    }
+                }
+            }
+        }
+        assert!(seen > 30, "only {seen} commands were found");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }

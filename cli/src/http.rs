@@ -73,6 +73,9 @@ pub enum HttpError {
     },
 }
 
+/// Environment variable with the token for a plane that is not open to everybody.
+const PLANE_TOKEN: &str = "EVERGREEN_PLANE_TOKEN";
+
 /// The client; clones share one pool of connections.
 #[derive(Clone, Debug)]
 pub struct Http {
@@ -93,7 +96,20 @@ impl Http {
     /// # Errors
     /// When there is no answer.
     pub async fn get(&self, url: &str, host: Option<&str>, limit: Duration) -> Result<(StatusCode, Bytes), HttpError> {
+        self.ask(url, host, None, limit).await
+    }
+
+    async fn ask(
+        &self,
+        url: &str,
+        host: Option<&str>,
+        token: Option<&str>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), HttpError> {
         let mut request = Request::builder().method(Method::GET).uri(url);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
         if let Some(host) = host {
             request = request.header(header::HOST, host);
         }
@@ -117,12 +133,14 @@ impl Http {
             .unwrap_or_else(|_| Err(HttpError::TimedOut { url: url.to_owned(), limit }))
     }
 
-    /// JSON of a GET that must answer 200.
+    /// JSON of a GET that must answer 200: what a plane says, asked with the token of `EVERGREEN_PLANE_TOKEN` if there
+    /// is one.
     ///
     /// # Errors
     /// When there is no answer, another status, or another shape.
     pub async fn get_json<T: DeserializeOwned>(&self, url: &str, limit: Duration) -> Result<T, HttpError> {
-        let (status, body) = self.get(url, None, limit).await?;
+        let token = std::env::var(PLANE_TOKEN).ok().filter(|token| !token.is_empty());
+        let (status, body) = self.ask(url, None, token.as_deref(), limit).await?;
         if status != StatusCode::OK {
             let body = String::from_utf8_lossy(&body).chars().take(300).collect();
             return Err(HttpError::Status { url: url.to_owned(), status, body });

@@ -74,6 +74,13 @@ pub struct Args {
     /// that outlives the pod. Without it decisions are only traced and logged.
     #[arg(long, env = "EVERGREEN_AUDIT_DIR", value_name = "FOLDER")]
     pub audit_dir: Option<PathBuf>,
+    /// Folder in which telemetry waits while its receiver is away; one process a folder. Without it telemetry waits in
+    /// memory and ends with the process.
+    #[arg(long, env = "EVERGREEN_SPOOL_DIR", value_name = "FOLDER")]
+    pub spool_dir: Option<PathBuf>,
+    /// Most telemetry that waits (plain bytes, or KiB, MiB, GiB); the oldest goes first and is counted.
+    #[arg(long, env = "EVERGREEN_SPOOL_SIZE", value_name = "BYTES", default_value = "64MiB", value_parser = evergreen_api::size::parse_size)]
+    pub spool_size: u64,
     /// While this file exists moves, new playbook runs and drills of this site are stopped, API server or not. Lines of
     /// `fleet`, `site.<name>` or `group.<name>`, followed by who and why, narrow it. SIGUSR1 does the same, until SIGUSR2.
     #[arg(long, env = "EVERGREEN_PAUSE_FILE", value_name = "FILE", default_value = "/run/evergreen/pause")]
@@ -85,6 +92,21 @@ pub struct Args {
     /// Authorities that the certificates of https data gates must come from, PEM.
     #[arg(long, env = "EVERGREEN_HOOK_CA", value_name = "FILE")]
     pub hook_ca: Option<PathBuf>,
+    /// File with the endpoints that playbooks may reach (steps http and notify): a list of name, url, shape and headers.
+    #[arg(long, env = "EVERGREEN_PLAYBOOK_ENDPOINTS", value_name = "FILE")]
+    pub playbook_endpoints: Option<PathBuf>,
+    /// Image that playbooks may run (step createJob); everything below it when it ends with a slash. May be given often.
+    #[arg(long, env = "EVERGREEN_PLAYBOOK_IMAGE", value_name = "IMAGE", value_delimiter = ',')]
+    pub playbook_image: Vec<String>,
+    /// File with the bearer token of Alertmanager's webhook, POST /alerts on --metrics-listen. Without it there is none.
+    #[arg(long, env = "EVERGREEN_ALERT_TOKEN_FILE", value_name = "FILE")]
+    pub alert_token_file: Option<PathBuf>,
+    /// Finished playbook runs that are kept, the newest.
+    #[arg(long, env = "EVERGREEN_KEEP_RUNS", default_value = "1000")]
+    pub keep_runs: usize,
+    /// How long finished playbook runs are kept.
+    #[arg(long, env = "EVERGREEN_KEEP_RUNS_FOR", default_value = "30d")]
+    pub keep_runs_for: HumanDuration,
     /// Name of this replica in the leader election. Default: host name and process id.
     #[arg(long, env = "EVERGREEN_REPLICA")]
     pub replica: Option<String>,

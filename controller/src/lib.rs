@@ -15,9 +15,10 @@ pub mod mesh;
 mod metrics;
 pub mod nodes;
 pub mod power;
-pub mod quorum;
 mod run;
 pub mod site;
 pub mod traffic;
+
+pub use evergreen_quorum as quorum;
 
 pub use self::{args::Args, run::run};

@@ -11,7 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     failover::Peer,
-    site::{Register, clients::CALL_TIMEOUT},
+    metrics::Health,
+    site::{
+        Clusters, Register,
+        clients::{self, CALL_TIMEOUT},
+    },
 };
 
 /// The first wait after a failed look; doubled up to the longest.
@@ -29,20 +33,38 @@ pub struct Members {
     pub members: Vec<Peer>,
     /// Timing profile of the own site.
     pub profile: TimingProfile,
+    /// Data centers that only vote.
+    pub witnesses: Vec<String>,
+    /// UID of the own cluster.
+    pub cluster: String,
     fingerprint: Fingerprint,
 }
 
 type Fingerprint = BTreeMap<String, (SiteRole, String, TimingProfile)>;
 
+/// Which cluster each data center is, where that was declared or seen in an earlier life.
+type Pins = BTreeMap<String, String>;
+
 impl Members {
     /// Waits until the DataCenter resources can be read and name the own site.
-    pub async fn wait(client: &Client, site: &str, cancel: &CancellationToken) -> Option<Self> {
+    pub async fn wait(client: &Client, site: &str, health: &Health, cancel: &CancellationToken) -> Option<Self> {
         let mut retry = FIRST_RETRY;
         loop {
             match read(client).await {
-                Ok(sites) if sites.contains_key(site) => return Some(Self::of(client, site, sites)),
-                Ok(sites) => {
+                Ok((sites, _)) if sites.get(site).is_some_and(|(role, ..)| *role == SiteRole::Witness) => {
+                    tracing::error!(
+                        site,
+                        "DataCenter {site} is a witness: it holds a register and runs nothing, so no controller acts for \
+                         it; give --site the name of a member"
+                    );
+                }
+                Ok((sites, pins)) if sites.contains_key(site) => match Self::of(client, site, sites, pins).await {
+                    Ok(members) => return Some(members),
+                    Err(error) => tracing::error!(site, error, retry_in = ?retry, "this data center cannot be used"),
+                },
+                Ok((sites, _)) => {
                     let known = sites.keys().cloned().collect::<Vec<_>>().join(", ");
+                    health.idle();
                     tracing::warn!(site, known, "no DataCenter has the name given with --site; waiting for one");
                 }
                 Err(error) => {
@@ -57,13 +79,20 @@ impl Members {
         }
     }
 
-    fn of(client: &Client, own: &str, sites: Fingerprint) -> Self {
+    async fn of(client: &Client, own: &str, sites: Fingerprint, pins: Pins) -> Result<Self, String> {
+        let witness = |(site, (role, ..)): (&String, &(SiteRole, String, TimingProfile))| {
+            (*role == SiteRole::Witness).then(|| site.clone())
+        };
+        let witnesses: Vec<String> = sites.iter().filter_map(witness).collect();
+        let cluster = clients::cluster(client).await.map_err(|error| error.to_string())?;
+        let clusters = Clusters::new(own, cluster.clone(), pins, witnesses.clone()).map_err(|why| why.message)?;
+        let clusters = Arc::new(clusters);
         let register = |(site, (_, secret, _)): (&String, &(SiteRole, String, TimingProfile))| {
-            Arc::new(if site == own {
-                Register::own(site, client.clone())
+            if site == own {
+                Arc::new(Register::own(site, client.clone()))
             } else {
-                Register::peer(site, client.clone(), secret)
-            })
+                Register::peer(site, client.clone(), secret, clusters.clone())
+            }
         };
         let registers: Vec<Arc<Register>> = sites.iter().map(register).collect();
         let members = registers
@@ -72,7 +101,7 @@ impl Members {
             .map(|register| Peer { site: register.site().to_owned(), register: register.clone() })
             .collect();
         let profile = sites.get(own).map(|(.., profile)| *profile).unwrap_or_default();
-        Self { registers, members, profile, fingerprint: sites }
+        Ok(Self { registers, members, profile, witnesses, cluster, fingerprint: sites })
     }
 
     /// Tells when the set of data centers is no longer the one that this process works with.
@@ -82,7 +111,7 @@ impl Members {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(COMPARE) => {}
             }
-            if read(&client).await.is_ok_and(|sites| sites != self.fingerprint) {
+            if read(&client).await.is_ok_and(|(sites, _)| sites != self.fingerprint) {
                 tracing::warn!(
                     "DataCenter resources changed: restart the controllers of all sites, one after the other, so that \
                      they agree on what a majority is"
@@ -92,14 +121,20 @@ impl Members {
     }
 }
 
-async fn read(client: &Client) -> Result<Fingerprint, String> {
+async fn read(client: &Client) -> Result<(Fingerprint, Pins), String> {
     let api: Api<DataCenter> = Api::all(client.clone());
     let list = tokio::time::timeout(CALL_TIMEOUT, api.list(&ListParams::default()))
         .await
         .map_err(|_| "the API server did not answer in time".to_owned())?
         .map_err(|error| error.to_string())?;
+    // What is declared counts more than what was seen.
+    let pin = |site: &DataCenter| {
+        let seen = site.status.as_ref().and_then(|status| status.cluster_uid.clone());
+        Some((site.name_any(), site.spec.api_server.cluster_uid.clone().or(seen)?))
+    };
+    let pins = list.iter().filter_map(pin).collect();
     let entry = |site: DataCenter| {
         (site.name_any(), (site.spec.role, site.spec.api_server.kubeconfig_secret, site.spec.profile))
     };
-    Ok(list.into_iter().map(entry).collect())
+    Ok((list.into_iter().map(entry).collect(), pins))
 }

@@ -8,25 +8,52 @@ use std::sync::{
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use evergreen_api::telemetry::{attribute, metric};
 use evergreen_telemetry::{KeyValue, Meter, Telemetry};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    quorum::Standing,
+    quorum::{AssignmentMap, Standing},
     site::{BootClock, SiteHandle},
 };
 
 /// Whether the process is ready, and whether it leads.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    started: Arc<AtomicBool>,
+    readiness: Arc<Mutex<Readiness>>,
     leading: Arc<AtomicBool>,
+}
+
+/// How far the process is.
+#[derive(Clone, Copy, Debug, Default)]
+enum Readiness {
+    /// Its API server did not answer yet.
+    #[default]
+    Waiting,
+    /// Nothing is there to act for. That is ready: a release that waits for its pods (`helm --wait`) makes the own
+    /// DataCenter only after they are.
+    Idle,
+    /// The data centers are known and everything runs.
+    Started,
 }
 
 impl Health {
     /// The data centers are known and everything runs.
     pub fn started(&self) {
-        self.started.store(true, Ordering::Relaxed);
+        *self.readiness.lock() = Readiness::Started;
+    }
+
+    /// The API server answers, and has no DataCenter for this process.
+    pub fn idle(&self) {
+        *self.readiness.lock() = Readiness::Idle;
+    }
+
+    fn answer(&self) -> (StatusCode, &'static str) {
+        match *self.readiness.lock() {
+            Readiness::Waiting => (StatusCode::SERVICE_UNAVAILABLE, "waiting for the own API server\n"),
+            Readiness::Idle => (StatusCode::OK, "idle: no DataCenter has the name given with --site\n"),
+            Readiness::Started => (StatusCode::OK, "ok\n"),
+        }
     }
 
     /// Whether this replica leads.
@@ -35,7 +62,7 @@ impl Health {
     }
 }
 
-/// Serves /metrics, /healthz, /readyz and /leader until cancelled.
+/// Serves /metrics, /healthz, /readyz, /leader and, where the site has a token for it, /alerts until cancelled.
 ///
 /// # Errors
 /// When the listener fails.
@@ -43,27 +70,20 @@ pub async fn serve(
     listener: TcpListener,
     telemetry: Arc<Telemetry>,
     health: Health,
+    alerts: Option<Router>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (ready, leading) = (health.started.clone(), health.leading.clone());
+    let (ready, leading) = (health.clone(), health.leading.clone());
     let router = Router::new()
         .route("/metrics", get(|State(telemetry): State<Arc<Telemetry>>| async move { telemetry.prometheus_text() }))
         .route("/healthz", get(|| async { "ok\n" }))
-        .route(
-            "/readyz",
-            get(move || async move {
-                if ready.load(Ordering::Relaxed) {
-                    (StatusCode::OK, "ok\n")
-                } else {
-                    (StatusCode::SERVICE_UNAVAILABLE, "waiting for the DataCenter resources of the own API server\n")
-                }
-            }),
-        )
+        .route("/readyz", get(move || async move { ready.answer() }))
         .route(
             "/leader",
             get(move || async move { if leading.load(Ordering::Relaxed) { "leading\n" } else { "standing by\n" } }),
         )
         .with_state(telemetry);
+    let router = alerts.map_or(router.clone(), |alerts| router.merge(alerts));
     axum::serve(listener, router).with_graceful_shutdown(async move { cancel.cancelled().await }).await?;
     Ok(())
 }
@@ -107,7 +127,7 @@ pub fn register(meter: &Meter, handle: &SiteHandle, site: &str) {
         .u64_observable_gauge(metric::GROUP_HOLDER)
         .with_description("1 for each site that the assignment map names as a holder of a group")
         .with_callback(move |observer| {
-            for (group, entry) in own.now().map.iter().flat_map(|map| map.0.iter()) {
+            for (group, entry) in own.now().map.iter().flat_map(AssignmentMap::groups) {
                 for holder in &entry.holders {
                     let labels = [
                         KeyValue::new(attribute::FAILOVER_GROUP, group.clone()),

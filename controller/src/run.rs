@@ -6,7 +6,7 @@ use anyhow::Context;
 use evergreen_audit::AuditLog;
 use evergreen_bmc::AllowList;
 use evergreen_report::source::Source;
-use evergreen_telemetry::{Telemetry, TelemetryConfig};
+use evergreen_telemetry::{SpoolConfig, Telemetry, TelemetryConfig};
 use kube::Client;
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet};
@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::Args,
     consent::{ConsentWatch, KillSwitch},
+    drill::{self, DrillContext},
     energy_report,
-    failover::{self, FailoverContext, GateClient},
-    healing::{self, HealingContext},
+    failover::{self, FailoverContext, GateClient, Window},
+    healing::{self, AlertInbox, Endpoints, HealingContext, HealingOptions, Keep, People},
     leader::{self, Leadership},
     members::Members,
     metrics,
@@ -44,6 +45,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         node: None,
         metric_interval: metric_interval(),
         log_format: args.log_format.into(),
+        spool: SpoolConfig { folder: args.spool_dir.clone(), most_bytes: args.spool_size },
     })?;
     let telemetry = Arc::new(telemetry);
     let cancel = CancellationToken::new();
@@ -62,9 +64,11 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     let listener = tokio::net::TcpListener::bind(args.metrics_listen)
         .await
         .with_context(|| format!("cannot listen on {} for metrics (--metrics-listen)", args.metrics_listen))?;
-    tasks.spawn(metrics::serve(listener, telemetry.clone(), health.clone(), cancel.clone()));
+    let mut healing = healing_options(args)?;
+    let alerts = alerts(args, &healing.alerts)?;
+    tasks.spawn(metrics::serve(listener, telemetry.clone(), health.clone(), alerts, cancel.clone()));
     let client = clients::own(args.kubeconfig.as_deref()).await.context("no usable access to the own API server")?;
-    let Some(members) = Members::wait(&client, &args.site, cancel).await else { return Ok(()) };
+    let Some(members) = Members::wait(&client, &args.site, &health, cancel).await else { return Ok(()) };
     let replica = args.replica.clone().unwrap_or_else(default_replica);
     let names = members.registers.iter().map(|register| register.site().to_owned()).collect();
     tracing::info!(site = args.site, replica, registers = ?names, profile = ?members.profile, "controller starts");
@@ -96,7 +100,8 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
         let identity = Identity::new(client.clone(), account, Some(&telemetry.meter()));
         tasks.spawn(async move {
             let Some(signer) = wait_for_signer(&site, &client, &cancel).await else { return Ok(()) };
-            Ok(site::serve(listen, &tls, &site, handle, signer, book, nodes, power, identity, cancel).await?)
+            let endpoint = site::Endpoint { site, handle, signer, book, nodes, power, identity };
+            Ok(site::serve(listen, &tls, endpoint, cancel).await?)
         });
     } else {
         tracing::warn!("no --tls-cert: the site endpoint is not served, so no node of this site gets a grant");
@@ -105,9 +110,22 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
     pause_on_signals(switch.clone(), cancel.clone())?;
     let consent =
         ConsentWatch::start(&members.members, client.clone(), switch.clone(), args.pause_file.clone(), cancel);
+    healing.people = People::new(consent.clone(), switch.clone());
     let audit = open_audit(args)?;
+    let window = Window::default();
     let traffic_allow =
         TrafficAllow::parse(&args.traffic_allow).map_err(anyhow::Error::msg).context("--traffic-allow")?;
+    let drills = Arc::new(DrillContext {
+        site: args.site.clone(),
+        client: client.clone(),
+        members: members.members.clone(),
+        switch: switch.clone(),
+        window: window.clone(),
+        consent: consent.clone(),
+        incidents: telemetry.incidents(),
+        audit: audit.clone(),
+        allow: traffic_allow.clone(),
+    });
     tasks.spawn({
         let context = FailoverContext {
             site: args.site.clone(),
@@ -120,10 +138,14 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
                 .context("--hook-ca")?,
             client: client.clone(),
             members: members.members.clone(),
+            registers: members.registers.clone(),
+            witnesses: members.witnesses.clone(),
+            cluster: members.cluster.clone(),
             handle: handle.clone(),
             book,
             incidents: telemetry.incidents(),
             traffic_allow,
+            window,
         };
         let cancel = cancel.clone();
         async move {
@@ -132,6 +154,7 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
         }
     });
     let bmcs = bmcs(args, &client, power)?;
+    healing.bmcs = bmcs.as_ref().map(|bmcs| bmcs.allowed.clone());
     let leads = leader::start(client.clone(), replica, cancel.clone());
     health.started();
     let work = LeaderWork {
@@ -144,6 +167,8 @@ async fn serve(args: &Args, telemetry: &Arc<Telemetry>, cancel: &CancellationTok
         health,
         nodes,
         bmcs,
+        healing,
+        drills,
     };
     tasks.spawn(lead(leads, work, cancel.clone()));
     while let Some(ended) = tasks.join_next().await {
@@ -183,6 +208,24 @@ fn pause_on_signals(switch: KillSwitch, cancel: CancellationToken) -> anyhow::Re
     Ok(())
 }
 
+/// What playbooks may reach here, and which runs are kept.
+fn healing_options(args: &Args) -> anyhow::Result<HealingOptions> {
+    let endpoints = Endpoints::load(args.playbook_endpoints.as_deref(), args.playbook_image.clone())
+        .map_err(anyhow::Error::msg)
+        .context("--playbook-endpoints")?;
+    let keep = Keep { count: args.keep_runs, for_: args.keep_runs_for.get() };
+    Ok(HealingOptions { endpoints, keep, ..HealingOptions::default() })
+}
+
+/// The webhook for alerts, where the site has a token for it.
+fn alerts(args: &Args, inbox: &AlertInbox) -> anyhow::Result<Option<axum::Router>> {
+    let Some(file) = &args.alert_token_file else { return Ok(None) };
+    let token = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read {} (--alert-token-file)", file.display()))?;
+    anyhow::ensure!(token.trim().len() >= 16, "the token in {} has fewer than 16 characters", file.display());
+    Ok(Some(inbox.router(&token)))
+}
+
 /// How BMCs are followed; not at all where no network is allowed.
 fn bmcs(args: &Args, client: &Client, book: PowerBook) -> anyhow::Result<Option<PowerContext>> {
     let allowed = AllowList::parse(&args.bmc_allow).map_err(anyhow::Error::msg).context("--bmc-allow")?;
@@ -206,6 +249,8 @@ struct LeaderWork {
     health: metrics::Health,
     nodes: NodeWatch,
     bmcs: Option<PowerContext>,
+    healing: HealingOptions,
+    drills: Arc<DrillContext>,
 }
 
 /// Starts the leader's work when this replica is elected and stops it at once when it is not any more.
@@ -247,6 +292,7 @@ fn begin_term(work: &LeaderWork, term: CancellationToken) {
         incidents: work.telemetry.incidents(),
         meter: work.telemetry.meter(),
         began: jiff::Timestamp::now(),
+        options: work.healing.clone(),
     };
     tokio::spawn(heal(healing, term.clone()));
     let listening = NodesContext {
@@ -257,6 +303,7 @@ fn begin_term(work: &LeaderWork, term: CancellationToken) {
         registers: work.registers.clone(),
     };
     tokio::spawn(nodes::run(listening, term.clone()));
+    tokio::spawn(drill::run(work.drills.clone(), term.clone()));
     if let Some(bmcs) = &work.bmcs {
         tokio::spawn(power::run(bmcs.clone(), term.clone()));
     }

@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::ingest::door::TlsFiles;
 use clap::{Parser, ValueEnum};
-use evergreen_api::duration::HumanDuration;
+use evergreen_api::{duration::HumanDuration, size::parse_size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,6 +14,13 @@ Examples:
       Keep raw points for twelve hours and never more than 50 GiB altogether
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 evergreen-agent --standalone
       Send one machine's telemetry to it
+  evergreen-plane backup --data-dir /data --to /backup/plane-2026-11-24.db
+      Copy everything while the plane runs
+  evergreen-plane check --data-dir /data
+      Say whether the data is sound
+
+  kubectl exec -n evergreen-system evergreen-plane-0 -- evergreen-plane --print-tokens --data-dir /data
+      The tokens with which operator, approver, auditor and admin log in until an --access file says otherwise
 
 What is kept: raw metric points for --retention-raw, spans and logs for --retention-spans, energy by
 5 minutes for 35 days and by the hour without end. Beyond --max-size the oldest goes first; /metrics counts it.
@@ -22,14 +30,29 @@ Exit codes: 0 stopped cleanly, 2 wrong use, 3 could not open the data directory 
 
 /// Evergreen's monitoring plane: OTLP in; incidents, fleet and energy out.
 #[derive(Parser, Debug, Clone)]
-#[command(name = "evergreen-plane", version, about, after_help = EXAMPLES)]
+#[command(name = "evergreen-plane", version, about, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// Something else than running
+    #[command(subcommand)]
+    pub command: Option<PlaneCommand>,
     /// Where OTLP over gRPC is taken
     #[arg(long, env = "EVERGREEN_GRPC_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:4317")]
     pub grpc_listen: SocketAddr,
     /// Where OTLP over HTTP (protobuf or JSON) is taken
     #[arg(long, env = "EVERGREEN_HTTP_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:4318")]
     pub http_listen: SocketAddr,
+    /// Bearer tokens of which senders must show one, a line each; read again when it changes. Without it anyone may send
+    #[arg(long, env = "EVERGREEN_OTLP_TOKEN_FILE", value_name = "FILE")]
+    pub otlp_token_file: Option<PathBuf>,
+    /// Certificate for TLS on both OTLP ports, PEM; read again when it changes
+    #[arg(long, env = "EVERGREEN_OTLP_TLS_CERT", value_name = "FILE", requires = "otlp_tls_key")]
+    pub otlp_tls_cert: Option<PathBuf>,
+    /// Key of that certificate, PEM
+    #[arg(long, env = "EVERGREEN_OTLP_TLS_KEY", value_name = "FILE", requires = "otlp_tls_cert")]
+    pub otlp_tls_key: Option<PathBuf>,
+    /// Authorities that the certificates of senders must come from, PEM; senders without one are refused then
+    #[arg(long, env = "EVERGREEN_OTLP_CLIENT_CA", value_name = "FILE", requires = "otlp_tls_cert")]
+    pub otlp_client_ca: Option<PathBuf>,
     /// Where the page, the JSON API and /metrics are served
     #[arg(long, env = "EVERGREEN_WEB_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:8080")]
     pub web_listen: SocketAddr,
@@ -48,9 +71,51 @@ pub struct Args {
     /// Facts of data centers (meters, PUE, certificates, water) for the green data center view; read anew when asked
     #[arg(long, env = "EVERGREEN_ENERGY_FACTS", value_name = "FILE")]
     pub energy_facts: Option<PathBuf>,
+    /// Who may do what: roles, tokens, an OpenID Connect provider (docs/access.md). Without it anyone may look
+    #[arg(long, env = "EVERGREEN_ACCESS", value_name = "FILE")]
+    pub access: Option<PathBuf>,
+    /// Print the tokens that the first start made in --data-dir, and end
+    #[arg(long, env = "EVERGREEN_PRINT_TOKENS")]
+    pub print_tokens: bool,
     /// Form of the log on standard error; RUST_LOG sets what is said
     #[arg(long, env = "EVERGREEN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// What can be done with a plane's data, also while it runs.
+#[derive(clap::Subcommand, Debug, Clone)]
+pub enum PlaneCommand {
+    /// Read the whole database and say what is wrong with it: pages, chunks of points, the journal, sums of energy.
+    /// Exit codes: 0 nothing, 1 something, 3 it cannot be read
+    Check(CheckArgs),
+    /// Copy the database as it is at this moment to a new file, while the plane goes on; put it as plane.db into an empty
+    /// data directory to restore
+    Backup(BackupArgs),
+}
+
+/// Arguments of `check`.
+#[derive(clap::Args, Debug, Clone)]
+pub struct CheckArgs {
+    /// Directory of the database
+    #[arg(long, env = "EVERGREEN_DATA_DIR", value_name = "DIR", default_value = "/var/lib/evergreen-plane")]
+    pub data_dir: PathBuf,
+    /// Print JSON
+    #[arg(long, env = "EVERGREEN_JSON")]
+    pub json: bool,
+}
+
+/// Arguments of `backup`.
+#[derive(clap::Args, Debug, Clone)]
+pub struct BackupArgs {
+    /// Directory of the database
+    #[arg(long, env = "EVERGREEN_DATA_DIR", value_name = "DIR", default_value = "/var/lib/evergreen-plane")]
+    pub data_dir: PathBuf,
+    /// File to write; it must not be there yet
+    #[arg(long, env = "EVERGREEN_TO", value_name = "FILE")]
+    pub to: PathBuf,
+    /// Print JSON
+    #[arg(long, env = "EVERGREEN_JSON")]
+    pub json: bool,
 }
 
 /// How log lines are written.
@@ -69,6 +134,10 @@ pub struct Settings {
     pub grpc_listen: SocketAddr,
     /// Address of OTLP over HTTP.
     pub http_listen: SocketAddr,
+    /// Tokens of senders.
+    pub otlp_tokens: Option<PathBuf>,
+    /// TLS of the OTLP ports.
+    pub otlp_tls: Option<TlsFiles>,
     /// Address of the page and the API.
     pub web_listen: SocketAddr,
     /// Directory of the database.
@@ -77,6 +146,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Facts of data centers.
     pub energy_facts: Option<PathBuf>,
+    /// Who may do what.
+    pub access: Option<PathBuf>,
 }
 
 /// Bounds of what the store keeps.
@@ -116,9 +187,16 @@ impl Args {
         Ok(Settings {
             grpc_listen: self.grpc_listen,
             http_listen: self.http_listen,
+            otlp_tokens: self.otlp_token_file,
+            otlp_tls: self.otlp_tls_cert.zip(self.otlp_tls_key).map(|(certificate, key)| TlsFiles {
+                certificate,
+                key,
+                client_ca: self.otlp_client_ca,
+            }),
             web_listen: self.web_listen,
             data_dir: self.data_dir,
             energy_facts: self.energy_facts,
+            access: self.access,
             retention: Retention {
                 max_bytes: self.max_size,
                 raw: self.retention_raw.get(),
@@ -128,41 +206,9 @@ impl Args {
     }
 }
 
-/// Reads `10GiB`, `512MiB`, `1073741824`.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let wrong =
-        || format!("`{text}` is no size: write bytes, or a whole number with KiB, MiB, GiB or TiB, as in 10GiB");
-    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-    let shift = match text[digits..].trim() {
-        "" | "B" => 0,
-        "KiB" | "Ki" => 10,
-        "MiB" | "Mi" => 20,
-        "GiB" | "Gi" => 30,
-        "TiB" | "Ti" => 40,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(1 << shift).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        assert_eq!(parse_size("10GiB"), Ok(10 << 30));
-        assert_eq!(parse_size("512 MiB"), Ok(512 << 20));
-        assert_eq!(parse_size("4096"), Ok(4096));
-    }
-
-    #[test]
-    fn a_wrong_size_says_what_would_be_right() {
-        for text in ["", "GiB", "10GB", "-1", "1.5GiB", "99999999999TiB"] {
-            assert!(parse_size(text).is_err_and(|e| e.contains("as in 10GiB")), "{text}");
-        }
-    }
 
     #[test]
     fn bounds_that_would_eat_fresh_data_are_refused_with_the_flag() {

@@ -400,7 +400,10 @@ mod tests {
             let series = Series::new(name.into(), String::new(), SeriesKind::Gauge, labels);
             let next = self.ids.len() as i64;
             let id = *self.ids.entry(series.hash).or_insert(next);
-            self.live.observe(vec![Observation { id, series, time_ms, value: Some(value) }], time_ms);
+            self.live.observe(
+                vec![Observation { id, series: std::sync::Arc::new(series), time_ms, value: Some(value) }],
+                time_ms,
+            );
         }
 
         fn fleet(&self, now_ms: i64) -> Fleet {

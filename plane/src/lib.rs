@@ -9,6 +9,7 @@
 //! - [`incidents`]: what a trace says of an incident.
 //! - [`energy`]: exact joules out of counters.
 //! - [`predictions`]: what agents expect of their nodes.
+//! - [`security`]: who people are, what they may do, and what they did.
 //! - [`api`], [`page`]: what people and programs see.
 
 pub mod api;
@@ -23,6 +24,7 @@ pub mod mesh;
 pub mod model;
 pub mod page;
 pub mod predictions;
+pub mod security;
 pub mod stats;
 pub mod store;
 

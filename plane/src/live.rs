@@ -6,7 +6,10 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::RwLock;
 use rusqlite::Connection;
 
-use crate::model::{Labels, Series};
+use crate::{
+    model::{Labels, Series},
+    store::points,
+};
 
 /// A committed point of a series.
 #[derive(Debug, Clone)]
@@ -14,7 +17,7 @@ pub struct Observation {
     /// Id of the series in the database.
     pub id: i64,
     /// The series.
-    pub series: Series,
+    pub series: Arc<Series>,
     /// Unix milliseconds, the sender's clock.
     pub time_ms: i64,
     /// The value, none when the sender withdrew it.
@@ -70,26 +73,22 @@ impl Live {
     /// Loads the newest points that a database holds. How fresh they are is judged by their own times then.
     pub(crate) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut tables = Tables::default();
-        let mut statement = connection.prepare(
-            "SELECT s.id, s.name, s.labels, p.time_ms, p.value,
-                    (SELECT max(time_ms) FROM points b WHERE b.series_id = s.id AND b.time_ms < p.time_ms)
-             FROM series s JOIN points p ON p.series_id = s.id
-             WHERE p.time_ms = (SELECT max(time_ms) FROM points n WHERE n.series_id = s.id)",
-        )?;
+        let mut statement = connection.prepare("SELECT id, name, labels FROM series")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (id, time_ms): (i64, i64) = (row.get(0)?, row.get(3)?);
+            let id: i64 = row.get(0)?;
+            let newest = points::last(connection, id, 2)?;
+            let Some(last) = newest.last() else { continue };
             let labels: Labels = serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default();
-            let before: Option<i64> = row.get(5)?;
             tables.by_name.entry(row.get(1)?).or_default().push(id);
             tables.series.insert(
                 id,
                 Latest {
                     labels: Arc::new(labels),
-                    time_ms,
-                    value: row.get(4)?,
-                    intervals: before.map(|b| time_ms - b).into_iter().collect(),
-                    received_ms: time_ms,
+                    time_ms: last.time_ms,
+                    value: last.value,
+                    intervals: newest.windows(2).map(|pair| pair[1].time_ms - pair[0].time_ms).collect(),
+                    received_ms: last.time_ms,
                 },
             );
         }
@@ -110,10 +109,15 @@ impl Live {
                     (latest.time_ms, latest.value, latest.received_ms) = (time_ms, value, received_ms);
                 }
                 None => {
-                    let latest =
-                        Latest { labels: Arc::new(series.labels), time_ms, value, intervals: Vec::new(), received_ms };
+                    let latest = Latest {
+                        labels: Arc::new(series.labels.clone()),
+                        time_ms,
+                        value,
+                        intervals: Vec::new(),
+                        received_ms,
+                    };
                     tables.series.insert(id, latest);
-                    tables.by_name.entry(series.name).or_default().push(id);
+                    tables.by_name.entry(series.name.clone()).or_default().push(id);
                 }
             }
         }
@@ -150,7 +154,7 @@ mod tests {
 
     fn observation(id: i64, time_ms: i64, value: f64) -> Observation {
         let series = Series::new("m".into(), "1".into(), SeriesKind::Gauge, Labels::new());
-        Observation { id, series, time_ms, value: Some(value) }
+        Observation { id, series: Arc::new(series), time_ms, value: Some(value) }
     }
 
     #[test]

@@ -208,7 +208,15 @@ mod tests {
             let labels: Labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
             let series = Series::new(name.into(), "1".into(), SeriesKind::Gauge, labels);
             self.id += 1;
-            self.live.observe(vec![Observation { id: self.id, series, time_ms: at_ms, value: Some(value) }], at_ms);
+            self.live.observe(
+                vec![Observation {
+                    id: self.id,
+                    series: std::sync::Arc::new(series),
+                    time_ms: at_ms,
+                    value: Some(value),
+                }],
+                at_ms,
+            );
         }
 
         fn path(&mut self, from: (&str, &str), to: (&str, &str), loss: f64, seconds: f64, at_ms: i64) {

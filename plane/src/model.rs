@@ -1,7 +1,7 @@
 //! What the plane keeps, free of OTLP and of SQLite: series, points, spans and log records.
 //! No I/O and no clock here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use evergreen_api::telemetry::attribute;
 use serde_json::{Map, Value};
@@ -199,7 +199,7 @@ pub struct LogRecord {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// Series its points speak of.
-    pub series: Vec<Series>,
+    pub series: Vec<Arc<Series>>,
     /// Points.
     pub points: Vec<Point>,
     /// Spans.

@@ -3,16 +3,21 @@
 use std::{future::IntoFuture, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinSet};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     api::{self, DayEnergy},
-    args::{Args, LogFormat, Settings},
+    args::{Args, BackupArgs, CheckArgs, LogFormat, PlaneCommand, Settings},
     clock::now_ms,
-    ingest::{self, Intake},
+    ingest::{
+        self, Intake,
+        door::{DoorError, Secured, Tokens},
+    },
+    security::gate::{Gate, initial_tokens_path},
     stats::Stats,
-    store::{OpenError, Store},
+    store::{OpenError, Store, inspect},
 };
 
 /// Time between two upkeeps of the store.
@@ -26,6 +31,12 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// Certificates or tokens.
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    /// The access file or the log of people's acts.
+    #[error("{0}")]
+    Access(String),
     /// A port.
     #[error("{flag} {address}: {source}; is another process using the port?")]
     Listen {
@@ -61,16 +72,36 @@ impl Plane {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let stats = Arc::new(Stats::default());
         let store = Store::open(&settings.data_dir, settings.retention, stats.clone())?;
+        let gate = Gate::open(&settings.data_dir, settings.access.as_deref()).map_err(StartError::Access)?;
+        if settings.access.is_none() && !settings.web_listen.ip().is_loopback() {
+            tracing::warn!(
+                "no --access file: whoever reaches {} may look; tokens for those who act are in {}",
+                settings.web_listen,
+                initial_tokens_path(&settings.data_dir).display()
+            );
+        }
         let (grpc_listener, grpc) = listen("--grpc-listen", settings.grpc_listen).await?;
         let (http_listener, http) = listen("--http-listen", settings.http_listen).await?;
         let (web_listener, web) = listen("--web-listen", settings.web_listen).await?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let intake = Intake::new(store.handle.clone(), stats.clone());
-        tasks.spawn(report("OTLP over gRPC", ingest::grpc::serve(grpc_listener, intake.clone(), stop.clone())));
-        let http_server = axum::serve(http_listener, ingest::http::router(intake))
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
-        tasks.spawn(report("OTLP over HTTP", http_server.into_future()));
+        let tokens = settings.otlp_tokens.clone().map(Tokens::new).transpose()?.map(Arc::new);
+        let intake = Intake::new(store.handle.clone(), stats.clone()).with_tokens(tokens);
+        let router = ingest::http::router(intake.clone());
+        let stopped = stop.clone().cancelled_owned();
+        if let Some(tls) = &settings.otlp_tls {
+            let grpc_door = Secured::new(grpc_listener, grpc, tls.clone())?;
+            let http_door = Secured::new(http_listener, http, tls.clone())?;
+            let served = ingest::grpc::serve(grpc_door.incoming(), intake, stop.clone());
+            tasks.spawn(report("OTLP over gRPC", served));
+            let served = axum::serve(http_door, router).with_graceful_shutdown(stopped);
+            tasks.spawn(report("OTLP over HTTP", served.into_future()));
+        } else {
+            let served = ingest::grpc::serve(TcpListenerStream::new(grpc_listener), intake, stop.clone());
+            tasks.spawn(report("OTLP over gRPC", served));
+            let served = axum::serve(http_listener, router).with_graceful_shutdown(stopped);
+            tasks.spawn(report("OTLP over HTTP", served.into_future()));
+        }
         let shared = api::Shared {
             reader: store.reader.clone(),
             live: store.live.clone(),
@@ -78,10 +109,11 @@ impl Plane {
             stats: stats.clone(),
             day: Arc::new(DayEnergy::default()),
             energy_facts: settings.energy_facts.clone().map(Arc::from),
+            gate: Arc::new(gate),
             stop: stop.clone(),
         };
-        let web_server =
-            axum::serve(web_listener, api::router(shared)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let router = api::router(shared).into_make_service_with_connect_info::<SocketAddr>();
+        let web_server = axum::serve(web_listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn(report("the page", web_server.into_future()));
         let (upkeep, until) = (store.handle.clone(), stop.clone());
         tasks.spawn(async move {
@@ -126,8 +158,55 @@ async fn report<E: std::fmt::Display>(what: &'static str, server: impl Future<Ou
     }
 }
 
+fn check(args: &CheckArgs) -> ExitCode {
+    let found = match inspect::check(&args.data_dir) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("evergreen-plane check: {error}");
+            return ExitCode::from(3);
+        }
+    };
+    if args.json {
+        println!("{}", serde_json::json!(found));
+    } else {
+        println!("{}: schema {}, {} bytes", found.database.display(), found.schema, found.bytes);
+        println!(
+            "{} points of {} series in {} chunks of {} bytes altogether, {} more in the journal",
+            found.points, found.series, found.chunks, found.chunk_bytes, found.journal_points
+        );
+        println!(
+            "{} sums of energy, {} spans, {} incidents, {} log records",
+            found.energy_rollups, found.spans, found.incidents, found.logs
+        );
+        found.problems.iter().for_each(|problem| println!("wrong: {problem}"));
+        match found.problem_count {
+            0 => println!("nothing is wrong"),
+            count => println!("{count} problems; restore a backup, or keep the file and start with an empty directory"),
+        }
+    }
+    ExitCode::from(u8::from(found.problem_count > 0))
+}
+
+fn backup(args: &BackupArgs) -> ExitCode {
+    match inspect::backup(&args.data_dir, &args.to) {
+        Ok(bytes) if args.json => println!("{}", serde_json::json!({"file": args.to, "bytes": bytes})),
+        Ok(bytes) => println!("{}: {bytes} bytes", args.to.display()),
+        Err(error) => {
+            eprintln!("evergreen-plane backup: {error}");
+            return ExitCode::from(3);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 /// The process: logs, runs until SIGTERM or SIGINT, answers its exit code.
 pub fn main(args: Args) -> ExitCode {
+    match &args.command {
+        Some(PlaneCommand::Check(args)) => return check(args),
+        Some(PlaneCommand::Backup(args)) => return backup(args),
+        None if args.print_tokens => return print_tokens(&args.data_dir),
+        None => {}
+    }
     start_logging(args.log_format);
     let settings = match args.settings() {
         Ok(settings) => settings,
@@ -147,6 +226,23 @@ pub fn main(args: Args) -> ExitCode {
     // A blocking read that hangs must not hold the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+fn print_tokens(data_dir: &std::path::Path) -> ExitCode {
+    let path = initial_tokens_path(data_dir);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            println!("{}", text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!(
+                "evergreen-plane: {}: {error}; a plane that was started without --access makes it",
+                path.display()
+            );
+            ExitCode::from(3)
+        }
+    }
 }
 
 async fn serve(settings: Settings) -> ExitCode {

@@ -38,6 +38,8 @@ pub struct Stats {
     pub late: Number,
     /// Things that could not be taken, told to their senders.
     pub rejected: Number,
+    /// Requests of senders without a valid token.
+    pub unknown_senders: Number,
     /// Requests refused because the queue was full or the store failed.
     pub refused: Number,
     /// Transactions committed.
@@ -64,13 +66,19 @@ impl Stats {
     /// The Prometheus text form.
     pub fn prometheus(&self) -> String {
         use std::fmt::Write;
-        let rows: [(&str, &str, &str, &Number); 16] = [
+        let rows: [(&str, &str, &str, &Number); 17] = [
             ("evergreen_plane_points_total", "counter", "Metric points stored.", &self.points),
             ("evergreen_plane_spans_total", "counter", "Spans stored.", &self.spans),
             ("evergreen_plane_logs_total", "counter", "Log records stored.", &self.logs),
             ("evergreen_plane_duplicates_total", "counter", "Things delivered again and ignored.", &self.duplicates),
             ("evergreen_plane_late_points_total", "counter", "Energy points later than their roll-up.", &self.late),
             ("evergreen_plane_rejected_total", "counter", "Things that could not be taken.", &self.rejected),
+            (
+                "evergreen_plane_unknown_senders_total",
+                "counter",
+                "Requests without a valid token.",
+                &self.unknown_senders,
+            ),
             (
                 "evergreen_plane_refused_requests_total",
                 "counter",

@@ -12,7 +12,7 @@ use evergreen_plane::{
     energy::query::{By, EnergyReport, report},
     ingest::decode,
     stats::Stats,
-    store::{Store, StoreError},
+    store::{Store, StoreError, points},
 };
 
 const HOUR: i64 = 3_600_000;
@@ -46,6 +46,10 @@ impl Kept {
             .unwrap()
     }
 
+    async fn points(&self) -> i64 {
+        self.store.reader.ask(points::total).await.unwrap()
+    }
+
     async fn metrics(&self, request: opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest) {
         self.store.handle.write(decode::metrics(request.resource_metrics, NOW).batch, 1).await.unwrap();
     }
@@ -69,7 +73,7 @@ async fn energy_is_the_same_before_and_after_it_is_rolled_up_and_expired() {
     assert_eq!(before[1].total.microjoules, 7 * 360 * 1_000_000_000);
     kept.store.handle.maintain(NOW).await;
     assert!(kept.stats.expired_points.get() > 0);
-    assert!(kept.count("points").await < 3 * 6 * 361 + 10, "raw points are gone beyond six hours");
+    assert!(kept.points().await < 3 * (6 * 361 + 240), "raw points are gone beyond six hours");
     for ((from, to), before) in windows.into_iter().zip(before) {
         assert_eq!(kept.energy(from, to).await, before);
     }
@@ -133,8 +137,13 @@ async fn too_much_lets_the_oldest_go_and_keeps_the_energy() {
     let limit = 1 << 20;
     let kept = Kept::new(limit);
     kept.metrics(host_energy("dc-a", "a1", NOW, 5 * 360)).await;
-    for node in 0..40 {
-        let points = (0..5 * 360).map(|i| point(NOW - 5 * HOUR + i * 10_000, i as f64, &[])).collect();
+    for node in 0..90 {
+        // Values that nothing can pack.
+        let noise = |i: i64| {
+            let mixed = ((i + node * 100_003) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            ((mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 12) as f64
+        };
+        let points = (0..5 * 360).map(|i| point(NOW - 5 * HOUR + i * 10_000, noise(i), &[])).collect();
         kept.metrics(metrics("dc-a", &format!("n{node}"), vec![gauge(metric::HOST_POWER, points)])).await;
     }
     let energy = kept.energy(NOW - 5 * HOUR, NOW).await;
@@ -145,9 +154,48 @@ async fn too_much_lets_the_oldest_go_and_keeps_the_energy() {
     assert!(kept.stats.evicted_points.get() > 0);
     assert_eq!(kept.energy(NOW - 5 * HOUR, NOW).await.total.microjoules, energy.total.microjoules);
     let newest: i64 =
-        kept.store.reader.ask(|c| c.query_row("SELECT max(time_ms) FROM points", [], |r| r.get(0))).await.unwrap();
+        kept.store.reader.ask(|c| c.query_row("SELECT max(last_ms) FROM chunks", [], |r| r.get(0))).await.unwrap();
     assert!(newest >= NOW - 10_000, "the newest stay");
     kept.store.close();
+}
+
+#[tokio::test]
+async fn points_are_the_same_in_the_journal_in_chunks_and_after_a_restart_in_whatever_order_they_came() {
+    let directory = tempfile::tempdir().unwrap();
+    let retention =
+        Retention { max_bytes: 1 << 30, raw: Duration::from_secs(21_600), spans: Duration::from_secs(86_400) };
+    let open = || Store::open(directory.path(), retention, Arc::default()).unwrap();
+    let all: Vec<i64> = (0..1_000).map(|i| NOW - 3 * HOUR + i * 10_000).collect();
+    let send = async |store: &Store, times: &[i64]| {
+        let points = times.iter().map(|at| point(*at, *at as f64, &[])).collect();
+        let request = metrics("dc-a", "a1", vec![gauge("m", points)]);
+        store.handle.write(decode::metrics(request.resource_metrics, NOW).batch, 1).await.unwrap();
+    };
+    let read = async |store: &Store| {
+        let points = store.reader.ask(|c| {
+            let id = c.query_row("SELECT id FROM series WHERE name = 'm'", [], |row| row.get(0))?;
+            points::all(c, id)
+        });
+        let points = points.await.unwrap();
+        assert!(points.iter().all(|point| point.value == Some(point.time_ms as f64)));
+        points.into_iter().map(|point| point.time_ms).collect::<Vec<_>>()
+    };
+    let mut store = open();
+    // The middle comes last, some come twice, and everything is sealed in between.
+    for (round, part) in [&all[..300], &all[700..], &all[250..500], &all[100..120], &all[480..]].into_iter().enumerate()
+    {
+        send(&store, part).await;
+        let before = read(&store).await;
+        store.handle.maintain(NOW + round as i64 * 600_000).await;
+        assert_eq!(read(&store).await, before, "sealing changes nothing");
+        if round % 2 == 0 {
+            store.close();
+            store = open();
+            assert_eq!(read(&store).await, before, "a restart changes nothing");
+        }
+    }
+    assert_eq!(read(&store).await, all);
+    store.close();
 }
 
 #[tokio::test]

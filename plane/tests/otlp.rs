@@ -178,8 +178,8 @@ async fn what_is_not_otlp_is_refused_with_a_reason_and_nothing_is_kept() {
 async fn what_cannot_be_kept_is_said_in_the_partial_success() {
     let directory = tempfile::tempdir().unwrap();
     let plane = plane(directory.path()).await;
-    let histogram =
-        ExponentialHistogram { data_points: vec![ExponentialHistogramDataPoint::default()], ..Default::default() };
+    let impossible = ExponentialHistogramDataPoint { scale: 99, ..Default::default() };
+    let histogram = ExponentialHistogram { data_points: vec![impossible], ..Default::default() };
     let odd =
         Metric { name: "latency".into(), data: Some(Data::ExponentialHistogram(histogram)), ..Default::default() };
     let good = gauge(metric::HOST_POWER, vec![point(now_ms(), 1.0, &[])]);
@@ -307,4 +307,86 @@ async fn the_stream_tells_what_changed_and_ends_when_the_plane_stops() {
     }
     assert!(told.contains("\"state\":\"open\""), "{told}");
     tokio::time::timeout(std::time::Duration::from_secs(8), plane.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sender_without_a_token_is_told_so_at_both_doors() {
+    let directory = tempfile::tempdir().unwrap();
+    let tokens = directory.path().join("tokens");
+    std::fs::write(&tokens, "s3cret\n").unwrap();
+    let plane =
+        Plane::start(evergreen_plane::args::Settings { otlp_tokens: Some(tokens), ..settings(directory.path()) })
+            .await
+            .unwrap();
+    let request = host_energy("dc-a", "a1", now_ms(), 2);
+    let refused = metrics_client(plane.grpc).await.export(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    let answer = post(plane.http, "/v1/metrics", &[PROTOBUF], request.encode_to_vec()).await;
+    assert_eq!((answer.status, answer.headers["www-authenticate"].to_str().unwrap()), (401, "Bearer"));
+    assert_eq!(plane.stats.unknown_senders.get(), 2);
+    let mut known = tonic::Request::new(request.clone());
+    known.metadata_mut().insert("authorization", "Bearer s3cret".parse().unwrap());
+    metrics_client(plane.grpc).await.export(known).await.unwrap();
+    let header = ("authorization", "Bearer s3cret");
+    assert_eq!(post(plane.http, "/v1/metrics", &[PROTOBUF, header], request.encode_to_vec()).await.status, 200);
+    assert_eq!(plane.stats.points.get(), 6);
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn with_client_certificates_only_a_sender_of_the_authority_gets_in() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+    let directory = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::new(vec![]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = authority.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::new(authority, key);
+    let signed = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let ((certificate, key), (client, client_key)) = (signed("localhost"), signed("agent"));
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let tls = evergreen_plane::ingest::door::TlsFiles {
+        certificate: file("tls.crt", &certificate),
+        key: file("tls.key", &key),
+        client_ca: Some(file("ca.crt", &ca)),
+    };
+    let plane = Plane::start(evergreen_plane::args::Settings {
+        otlp_tls: Some(tls),
+        ..settings(&directory.path().join("data"))
+    })
+    .await
+    .unwrap();
+    let send = async |port: u16, identity: Option<Identity>| {
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca)).domain_name("localhost");
+        if let Some(identity) = identity {
+            tls = tls.identity(identity);
+        }
+        let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap().tls_config(tls).unwrap();
+        let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
+        let mut client =
+            opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient::new(
+                channel,
+            );
+        client.export(host_energy("dc-a", "a1", now_ms(), 2)).await.map_err(|error| error.to_string())
+    };
+    send(plane.grpc.port(), Some(Identity::from_pem(&client, &client_key))).await.unwrap();
+    assert_eq!(plane.stats.points.get(), 6);
+    assert!(send(plane.grpc.port(), None).await.is_err(), "no certificate");
+    assert!(metrics_client_of(plane.grpc).await.is_err(), "no TLS");
+    assert_eq!(plane.stats.points.get(), 6);
+    plane.stop().await;
+}
+
+async fn metrics_client_of(at: std::net::SocketAddr) -> Result<(), tonic::Status> {
+    metrics_client(at).await.export(host_energy("dc-a", "a1", now_ms(), 2)).await.map(drop)
 }

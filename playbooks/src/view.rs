@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use evergreen_api::{
     names,
-    resources::{FailureDomain, Subject},
+    resources::{FailureDomain, ObjectName, Subject},
 };
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 /// A node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
     /// Name.
     pub name: String,
@@ -58,17 +58,23 @@ impl NodeView {
 
     /// The node as the object of a run.
     pub fn subject(&self) -> Subject {
-        Subject { kind: "Node".into(), name: self.name.clone(), uid: self.uid.clone() }
+        Subject { kind: "Node".into(), name: self.name.clone(), uid: self.uid.clone(), ..Subject::default() }
     }
 
     /// Which failure domain it belongs to. Nodes without a zone share one.
     pub fn failure_domain(&self, per: FailureDomain) -> String {
         match per {
             FailureDomain::DataCenter => "the data center".into(),
-            FailureDomain::Zone => match self.labels.get(names::LABEL_ZONE) {
-                Some(zone) => format!("zone {zone}"),
-                None => "nodes without a zone".into(),
-            },
+            FailureDomain::Zone => self.labelled("zone", names::LABEL_ZONE),
+            FailureDomain::Rack => self.labelled("rack", names::LABEL_RACK),
+            FailureDomain::Pool => self.labelled("pool", names::LABEL_POOL),
+        }
+    }
+
+    fn labelled(&self, what: &str, label: &str) -> String {
+        match self.labels.get(label) {
+            Some(value) => format!("{what} {value}"),
+            None => format!("nodes without a {what}"),
         }
     }
 
@@ -109,9 +115,9 @@ pub struct PodView {
     pub terminating: bool,
 }
 
-/// A Deployment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeploymentView {
+/// A workload: a Deployment, a StatefulSet or a DaemonSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkloadView {
     /// UID.
     pub uid: String,
     /// Generation of its spec.
@@ -119,23 +125,130 @@ pub struct DeploymentView {
     /// Generation that its controller has seen.
     pub observed_generation: i64,
     /// Replicas that it asks for.
-    pub wanted: i32,
+    pub wanted: i64,
     /// Replicas that there are, old ones included.
-    pub total: i32,
+    pub total: i64,
     /// Replicas of the newest template.
-    pub updated: i32,
+    pub updated: i64,
     /// Replicas that serve.
-    pub available: i32,
+    pub available: i64,
     /// Key of the restart step that last restarted it, by the annotation on its pod template.
     pub restarted_by: Option<String>,
 }
 
-impl DeploymentView {
+impl WorkloadView {
     /// Whether every replica runs the newest template and serves.
     pub fn rolled_out(&self) -> bool {
         self.observed_generation >= self.generation
             && self.updated == self.wanted
             && self.total == self.wanted
             && self.available >= self.wanted
+    }
+}
+
+/// Any object, as the API server shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectView {
+    /// Its name.
+    pub object: ObjectName,
+    /// UID: a new object of the same name is another object.
+    pub uid: String,
+    /// Version that was looked at: the precondition of every act on it.
+    pub version: String,
+    /// The object itself.
+    pub body: Value,
+}
+
+impl ObjectView {
+    /// Reads an object; kind and API version are given, because lists and watches leave them out.
+    pub fn new(api_version: &str, kind: &str, body: Value) -> Self {
+        let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Self {
+            object: ObjectName {
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+                namespace: Some(text("/metadata/namespace")).filter(|namespace| !namespace.is_empty()),
+                name: text("/metadata/name"),
+            },
+            uid: text("/metadata/uid"),
+            version: text("/metadata/resourceVersion"),
+            body,
+        }
+    }
+
+    /// It as the object of a run.
+    pub fn subject(&self) -> Subject {
+        let ObjectName { api_version, kind, namespace, name } = self.object.clone();
+        let api_version = if api_version == "v1" { String::new() } else { api_version };
+        Subject { api_version, kind, namespace, name, uid: self.uid.clone() }
+    }
+
+    /// Labels.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.body.get("metadata")?.get("labels")?.get(key)?.as_str()
+    }
+
+    /// Node that it runs on, for a pod; its own name, for a node.
+    pub fn node(&self) -> Option<String> {
+        match self.object.kind.as_str() {
+            "Node" => Some(self.object.name.clone()),
+            "Pod" => self.body.pointer("/spec/nodeName").and_then(Value::as_str).map(ToOwned::to_owned),
+            _ => None,
+        }
+    }
+
+    /// The object that controls it, by its owner references.
+    pub fn controller(&self) -> Option<ObjectName> {
+        let owners = self.body.pointer("/metadata/ownerReferences")?.as_array()?;
+        let owner = owners.iter().find(|owner| owner.get("controller") == Some(&Value::Bool(true)))?;
+        let text = |field: &str| owner.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
+        Some(ObjectName {
+            api_version: text("apiVersion")?,
+            kind: text("kind")?,
+            namespace: self.object.namespace.clone(),
+            name: text("name")?,
+        })
+    }
+
+    /// It as a workload, if it is one.
+    pub fn workload(&self) -> Option<WorkloadView> {
+        let number = |pointer: &str| self.body.pointer(pointer).and_then(Value::as_i64);
+        let restarted =
+            format!("/spec/template/metadata/annotations/{}", names::ANNOTATION_RESTARTED_BY.replace('/', "~1"));
+        let mut view = WorkloadView {
+            uid: self.uid.clone(),
+            generation: number("/metadata/generation").unwrap_or(0),
+            observed_generation: number("/status/observedGeneration").unwrap_or(0),
+            restarted_by: self.body.pointer(&restarted).and_then(Value::as_str).map(ToOwned::to_owned),
+            ..WorkloadView::default()
+        };
+        match self.object.kind.as_str() {
+            "Deployment" | "StatefulSet" => {
+                view.wanted = number("/spec/replicas").unwrap_or(1);
+                view.total = number("/status/replicas").unwrap_or(0);
+                view.updated = number("/status/updatedReplicas").unwrap_or(0);
+                // StatefulSets have no availableReplicas before 1.22.
+                view.available =
+                    number("/status/availableReplicas").or_else(|| number("/status/readyReplicas")).unwrap_or(0);
+            }
+            "DaemonSet" => {
+                view.wanted = number("/status/desiredNumberScheduled").unwrap_or(0);
+                view.total = number("/status/currentNumberScheduled").unwrap_or(0);
+                view.updated = number("/status/updatedNumberScheduled").unwrap_or(0);
+                view.available = number("/status/numberAvailable").unwrap_or(0);
+            }
+            _ => return None,
+        }
+        Some(view)
+    }
+
+    /// What expressions see of it as `workload`.
+    pub fn workload_fields(&self) -> Option<Value> {
+        let view = self.workload()?;
+        Some(json!({
+            "kind": self.object.kind, "namespace": self.object.namespace, "name": self.object.name,
+            "wanted": view.wanted, "total": view.total, "updated": view.updated, "available": view.available,
+            "rolledOut": view.rolled_out(),
+        }))
     }
 }

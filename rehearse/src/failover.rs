@@ -250,6 +250,7 @@ impl Group {
             name: format!("{namespace}/{name}"),
             sites: members.members.clone(),
             serves_at: scene.alive.clone(),
+            same_group: false,
         });
         ServiceFacts {
             name: format!("{}/{}", self.namespace, self.name),
@@ -269,6 +270,7 @@ impl Group {
             consent: Consent::default(),
             blocked: None,
             automatic_site: None,
+            database: None,
         }
     }
 

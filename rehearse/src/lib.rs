@@ -3,6 +3,7 @@
 //! - [`import`]: real clusters -> a [`snapshot`], read-only, never Secrets
 //! - [`stage`]: one data center of a snapshot -> a twin
 //! - [`play`]: a loss on that twin in virtual time, healed by the controller's own code
+//! - [`trial`]: the runs of playbook tests on a twin in virtual time, healed by the same code
 //! - [`failover`]: the only place that knows the controller's failover planner
 //! - [`rehearsal`]: losses -> [`outcome`]s; [`report`]: the same as terminal table, HTML and JSON
 //!
@@ -24,6 +25,7 @@ mod remedy;
 pub mod report;
 pub mod snapshot;
 pub mod stage;
+pub mod trial;
 mod trim;
 pub mod words;
 

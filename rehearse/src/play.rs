@@ -6,7 +6,7 @@ use std::{
 };
 
 use evergreen_controller::{
-    healing::{self, HealingContext},
+    healing::{self, HealingContext, HealingOptions},
     nodes::detector::Settings,
 };
 use evergreen_telemetry::IncidentTracer;
@@ -137,6 +137,7 @@ async fn act(base: &Base<'_>, blow: &Blow) -> Played {
             incidents: IncidentTracer::unexported(),
             meter: opentelemetry::global::meter("evergreen.rehearsal"),
             began: twin.api().clock().now(),
+            options: HealingOptions::default(),
         };
         tokio::spawn(healing::run(context, cancel.clone()))
     });

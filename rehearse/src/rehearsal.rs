@@ -276,7 +276,7 @@ impl Trial<'_> {
             });
             notes.push(words(
                 "playbooks of the lost data center do not run: its API server is gone with it",
-                "丢失站点的剧本不会执行：其 API 服务器一同丢失",
+                "丢失站点的预案不会执行：其 API 服务器一同丢失",
             ));
         } else if !matches!(loss, Loss::Service { .. }) {
             notes.push(words(

@@ -33,7 +33,7 @@ pub fn stage(site: &Site, now: Timestamp, start: Duration) -> (Twin, Loaded) {
     let kinds = KINDS.iter().filter(served);
     let objects = kinds.flat_map(|kind| site.all(&kind.key()).iter().map(|object| prepared(kind.kind, object, site)));
     let loaded = twin.load(objects.collect::<Vec<_>>());
-    for shipped in library::all() {
+    for shipped in library::starters() {
         // One of that name that was imported stays: it is the fleet's own.
         let Ok(playbook) = shipped.playbook() else { continue };
         if let Err(error) = twin.api().create_object(&serde_json::to_value(playbook).unwrap_or_default()) {

@@ -226,8 +226,17 @@ async fn prometheus_and_victoria_metrics_say_what_the_plane_says() {
     let retention =
         Retention { max_bytes: 1 << 30, raw: Duration::from_secs(21_600), spans: Duration::from_secs(86_400) };
     let data_dir = directory.path().join("plane");
-    let settings =
-        Settings { grpc_listen: any, http_listen: any, web_listen: any, data_dir, retention, energy_facts: None };
+    let settings = Settings {
+        grpc_listen: any,
+        http_listen: any,
+        web_listen: any,
+        data_dir,
+        retention,
+        energy_facts: None,
+        otlp_tokens: None,
+        otlp_tls: None,
+        access: None,
+    };
     let plane = Plane::start(settings).await.unwrap();
     // The pod that begins later comes later: the plane knows its node by then.
     let later = counters.iter().position(|counter| counter.labels.contains(&("k8s.pod.uid", "u2"))).unwrap();

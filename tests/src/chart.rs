@@ -63,7 +63,7 @@ pub fn without_secrets(manifest: &str) -> String {
 /// When the file cannot be read or is no YAML.
 pub fn definition(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).expect("a readable file");
-    let yaml: String = text.lines().filter(|line| !line.starts_with("{{")).map(|line| format!("{line}\n")).collect();
+    let yaml: String = text.lines().filter(|line| !line.contains("{{")).map(|line| format!("{line}\n")).collect();
     let mut value: Value = serde_yaml::from_str(&yaml).expect("a definition is YAML");
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_mapping_mut) {
         metadata.remove("annotations");

@@ -11,7 +11,7 @@ use evergreen_api::{names, resources::all_crds};
 use evergreen_twin::{Served, Twin};
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
 };
 use serde_json::{Value, json};
@@ -150,6 +150,44 @@ impl Fleet {
         if let Some(mut controller) = self.sites.get_mut(name).and_then(|site| site.controller.take()) {
             controller.kill();
         }
+    }
+
+    /// An object of this project without a namespace at a site.
+    ///
+    /// # Errors
+    /// What could not be read.
+    pub async fn cluster_object(&self, name: &str, kind: &str, object: &str) -> Result<Value, String> {
+        let api = api(&self.site(name).client, "evergreen.dev", "v1alpha1", kind, None);
+        let found = api.get(object).await.map_err(|error| error.to_string())?;
+        serde_json::to_value(found).map_err(|error| error.to_string())
+    }
+
+    /// Asks for the end of an object of this project without a namespace.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub async fn delete_cluster_object(&self, name: &str, kind: &str, object: &str) {
+        let api = api(&self.site(name).client, "evergreen.dev", "v1alpha1", kind, None);
+        api.delete(object, &DeleteParams::default()).await.expect("it can be deleted");
+    }
+
+    /// Changes the status of an object of this project without a namespace.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub async fn merge_status(&self, name: &str, kind: &str, object: &str, patch: Value) {
+        let api = api(&self.site(name).client, "evergreen.dev", "v1alpha1", kind, None);
+        api.patch_status(object, &PatchParams::default(), &Patch::Merge(patch)).await.expect("it can be patched");
+    }
+
+    /// Adds to a ConfigMap of the product.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub async fn merge_config_map(&self, name: &str, config_map: &str, data: Value) {
+        let api = api(&self.site(name).client, "", "v1", "ConfigMap", Some(names::SYSTEM_NAMESPACE));
+        let patch = Patch::Merge(json!({"data": data}));
+        api.patch(config_map, &PatchParams::default(), &patch).await.expect("it can be patched");
     }
 
     async fn apply(&self, site: &Site, service: &Value) {

@@ -62,6 +62,8 @@ impl Dns {
     /// When it cannot be started.
     pub async fn knot(dir: &Path) -> Self {
         let (folder, port) = (subfolder(dir, "knot"), free_port());
+        // Without a place for its journal it refuses every update.
+        subfolder(&folder, "db");
         let at = folder.display();
         std::fs::write(folder.join("zone"), ZONE_FILE).expect("a file");
         let config = format!(

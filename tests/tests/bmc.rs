@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use evergreen_api::names;
+use evergreen_api::{
+    names,
+    resources::{Playbook, PlaybookRun},
+};
 use evergreen_tests::{
     agent::Host,
     http,
@@ -18,10 +21,13 @@ use evergreen_tests::{
 };
 use evergreen_twin::{NodeSpec, Served, Twin};
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Secret},
+    api::core::v1::{ConfigMap, Node, Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
 use serde_json::{Value, json};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -153,6 +159,74 @@ async fn wall_power_reaches_the_agent_and_a_node_without_one_is_the_sites() {
         let text = std::fs::read_to_string(file(log)).expect("a log");
         assert!(!text.contains(PASSWORD), "no password in {log}, at debug level either");
     }
+}
+
+/// Runs of a playbook that fences, as (node, phase, what its first step said).
+async fn fenced(client: &Client, node: &str) -> Result<(String, String), String> {
+    let runs: Api<PlaybookRun> = Api::namespaced(client.clone(), names::SYSTEM_NAMESPACE);
+    let runs = runs.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+    let run = runs.items.into_iter().find(|run| run.spec.subject.name == node).ok_or("no run yet")?;
+    let status = run.status.unwrap_or_default();
+    let said = status.log.first().map(|step| step.message.clone()).unwrap_or_default();
+    if status.phase.is_final() { Ok((format!("{:?}", status.phase), said)) } else { Err(format!("{status:?}")) }
+}
+
+#[tokio::test]
+async fn a_playbook_fences_only_what_the_bmc_itself_says_is_off() {
+    let Some(python) = python("bmc: the step fence") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| dir.path().join(name);
+    site_tls::certificates(dir.path(), &[], &[]);
+    let (obeys, ignores) =
+        (bmc(&python, "one", "17", 333, dir.path()).await, bmc(&python, "two", "17", 222, dir.path()).await);
+    std::fs::write(file("two.json"), json!({"watts": 222, "power": "on", "obeys": false}).to_string()).expect("a file");
+    let inventory = format!(
+        "nodes:\n- {{node: n-1, address: 'ipmi://127.0.0.1:{}', secret: bmc-monitor}}\n\
+         - {{node: n-2, address: 'ipmi://127.0.0.1:{}', secret: bmc-monitor}}\n",
+        obeys.1, ignores.1
+    );
+    let mut twin = Twin::builder("dc-a");
+    for i in 1..=8 {
+        twin = twin.node(NodeSpec::new(&format!("n-{i}")).label(names::LABEL_STABILITY, "agile"));
+    }
+    let twin = twin.build();
+    let served = twin.serve(([127, 0, 0, 1], 0).into()).await.expect("a loopback port");
+    let client = twin.client("test");
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let _running = twin.start(cancel.clone());
+    let _stopped = cancel.drop_guard();
+    prepare(&client, &served, &inventory).await;
+    let playbook = json!({
+        "apiVersion": "evergreen.dev/v1alpha1", "kind": "Playbook", "metadata": {"name": "fence-it"},
+        "spec": {
+            "summary": "test", "mode": "enforce", "match": [{"nodeCondition": {"type": "KernelOops"}}],
+            "guards": {"budget": {"maxUnavailable": "50%", "minHealthy": "10%"}},
+            "steps": [{"fence": {"timeout": "8s"}}]
+        }
+    });
+    let playbooks: Api<Playbook> = Api::all(client.clone());
+    let playbook: Playbook = serde_json::from_value(playbook).expect("a playbook");
+    playbooks.create(&PostParams::default(), &playbook).await.expect("it is taken");
+    let nodes: Api<Node> = Api::all(client.clone());
+    let oops =
+        json!({"status": {"conditions": [{"type": "KernelOops", "status": "True", "reason": "t", "message": "t"}]}});
+    for name in ["n-1", "n-2"] {
+        nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(&oops)).await.expect("a condition");
+    }
+    std::fs::write(file("controller.kubeconfig"), served.kubeconfig("controller:dc-a")).expect("a kubeconfig");
+    let mut command = Command::new(program("evergreen-controller"));
+    command.args(["--site", "dc-a", "--kubeconfig"]).arg(file("controller.kubeconfig"));
+    command.args(["--bmc-allow", "127.0.0.0/8"]).arg("--metrics-listen").arg(format!("127.0.0.1:{}", free_port()));
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let _controller = Process::start("controller", command, dir.path()).expect("a controller");
+    let (phase, said) = eventually("n-1 is fenced", BOUND, || fenced(&client, "n-1")).await;
+    assert_eq!(phase, "Succeeded", "{said}");
+    assert!(said.contains("its BMC said so twice"), "{said}");
+    let state: Value = serde_json::from_slice(&std::fs::read(file("one.json")).expect("a file")).expect("JSON");
+    assert_eq!(state["power"], "off");
+    let (phase, said) = eventually("n-2 is not", BOUND, || fenced(&client, "n-2")).await;
+    assert_ne!(phase, "Succeeded", "{said}");
+    assert!(said.contains("must be taken for running"), "{said}");
 }
 
 #[tokio::test]

@@ -95,10 +95,36 @@ fn wrong_values_are_refused_in_plain_words() {
         (&["--set", "siteTls.controllerSecret=mine"], "agentSecret"),
         (&["--set", "peers[0].name=local,peers[0].kubeconfigSecret=s"], "this site itself"),
         (&["--set", "peers[0].name=dc-b"], "kubeconfigSecret"),
+        (&["--set", "site.role=hub"], "role"),
+        (&["--set", "site.role=witness,peers[0].name=dc-b,peers[0].kubeconfigSecret=s"], "only votes"),
         (&["--kube-version", "1.19.0"], "1.20"),
     ] {
         let refused = chart::template(&helm, values).expect_err(&format!("{values:?} is accepted"));
         assert!(refused.contains(word), "{values:?} should name `{word}`: {refused}");
+    }
+}
+
+/// Two volumes, or two mounts at one place, are refused by the API server, not by Helm.
+fn names_are_unique(pod: &Value, values: &str) {
+    let mut lists = vec![(&pod["volumes"], "name")];
+    lists.extend(pod["containers"].as_sequence().into_iter().flatten().map(|one| (&one["volumeMounts"], "mountPath")));
+    for (list, key) in lists {
+        let names: Vec<&Value> = list.as_sequence().into_iter().flatten().map(|entry| &entry[key]).collect();
+        for (number, name) in names.iter().enumerate() {
+            assert!(!names[..number].contains(name), "{values}: {key} {name:?} twice");
+        }
+    }
+}
+
+#[test]
+fn a_witness_gets_the_register_and_the_account_of_its_peers_and_runs_nothing() {
+    let Some(helm) = helm("chart: witness") else { return };
+    let manifest = chart::template(&helm, &["--set", "site.role=witness,site.name=w"]).unwrap();
+    let objects = chart::objects(&manifest);
+    let has = |kind: &str, name: &str| objects.iter().any(|o| o["kind"] == kind && o["metadata"]["name"] == name);
+    assert!(has("ConfigMap", "evergreen-assignments") && has("ServiceAccount", "evergreen-peer"), "{manifest}");
+    for kind in ["Deployment", "DaemonSet", "StatefulSet", "Job", "Pod", "Playbook", "DataCenter", "Secret"] {
+        assert!(objects.iter().all(|object| object["kind"] != kind), "a witness needs no {kind}");
     }
 }
 
@@ -118,6 +144,10 @@ fn every_switch_renders_on_old_and_new_kubernetes() {
             "agent.hostFiles.filesystems={/data},agent.hostFiles.certificates={/etc/kubernetes/pki},agent.hostFiles.runtimeSocket=/run/containerd",
             "image.registry=registry.example:5000/mirror,image.pullSecrets={a,b}",
             "plane.podDisruptionBudget.enabled=true",
+            "networkPolicy.enabled=true,uninstallGuard.enabled=false",
+            "site.role=witness",
+            "crds.rules=true",
+            "controller.topologySpreadConstraints[0].maxSkew=1,controller.topologySpreadConstraints[0].topologyKey=zone,controller.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule",
             "agent.podLabels.team=sre,controller.podAnnotations.note=x",
         ] {
             // Generating keys takes Helm half a second a time; that is rendered elsewhere.
@@ -127,6 +157,7 @@ fn every_switch_renders_on_old_and_new_kubernetes() {
             let budget = if version == "1.20.2" { "policy/v1beta1" } else { "policy/v1" };
             for object in chart::objects(&manifest) {
                 assert!(object["kind"].is_string() && object["metadata"]["name"].is_string(), "{values}: {object:?}");
+                names_are_unique(&object["spec"]["template"]["spec"], values);
                 if object["kind"] == "PodDisruptionBudget" {
                     assert_eq!(object["apiVersion"], budget, "{values} on {version}");
                 }
@@ -170,20 +201,22 @@ fn no_container_is_privileged_and_none_keeps_more_than_it_names() {
             let added = security["capabilities"]["add"].as_sequence().cloned().unwrap_or_default();
             let allowed: &[&str] = if name.ends_with("-agent") { &["SYSLOG"] } else { &[] };
             assert!(added.iter().all(|c| allowed.contains(&c.as_str().unwrap())), "{name} adds {added:?}");
-            for probe in ["livenessProbe", "readinessProbe"] {
-                assert!(!container[probe].is_null(), "{name} has no {probe}");
+            let ends_by_itself = object["kind"] == "Job";
+            for probe in ["livenessProbe", "readinessProbe"].iter().filter(|_| !ends_by_itself) {
+                assert!(!container[*probe].is_null(), "{name} has no {probe}");
             }
             assert!(!container["resources"]["requests"]["memory"].is_null(), "{name} asks for no memory");
-            for mount in container["volumeMounts"].as_sequence().unwrap() {
+            for mount in container["volumeMounts"].as_sequence().into_iter().flatten() {
                 let path = mount["mountPath"].as_str().unwrap();
-                // The audit log and the pause file of the controller.
-                let writable = ["/state", "/data", "/audit"].contains(&path)
+                // The audit log, waiting telemetry and the pause file of the controller.
+                let writable = ["/state", "/data", "/audit", "/spool"].contains(&path)
                     || path == "/run/evergreen" && name.ends_with("-controller");
                 assert!(writable || mount["readOnly"] == true, "{name} may write {path}");
             }
         }
     }
-    assert_eq!(containers, 3);
+    // Three programs, and the guard of the uninstallation.
+    assert_eq!(containers, 4);
 }
 
 #[test]

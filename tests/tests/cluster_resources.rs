@@ -54,6 +54,33 @@ async fn every_definition_is_served_and_refuses_what_its_schema_forbids() {
         assert!(matches!(&refused, kube::Error::Api(status) if status.code == 422), "{plural}: {refused}");
     }
 
+    let (service, dry) = ("multiactiveservices", PostParams { dry_run: true, ..PostParams::default() });
+    let ask = async |change: serde_json::Value| {
+        let mut object = json!({"apiVersion": "evergreen.dev/v1alpha1", "kind": "MultiActiveService",
+            "metadata": {"name": "rules", "namespace": names::SYSTEM_NAMESPACE},
+            "spec": {"mode": "ActiveStandby", "kind": "account", "sites": ["a", "b"], "workload": {"deployment": "d"},
+                "dataGate": {"hook": {"url": "http://db:8008"}}, "traffic": [{"service": {"name": "s",
+                "selector": {"app": "d"}, "targetPort": 80, "targets": []}}]}});
+        for (key, value) in change.as_object().unwrap() {
+            object["spec"][key] = value.clone();
+        }
+        let at = format!("/apis/evergreen.dev/v1alpha1/namespaces/{}/{service}", names::SYSTEM_NAMESPACE);
+        let request = kube::api::Request::new(at).create(&dry, serde_json::to_vec(&object).unwrap()).unwrap();
+        cluster.client.request::<serde_json::Value>(request).await
+    };
+    ask(json!({})).await.expect("a spec that breaks no rule is taken");
+    let bounds = [
+        (json!({"sites": []}), "spec.sites"),
+        (json!({"traffic": []}), "spec.traffic"),
+        (json!({"traffic": [{}]}), "spec.traffic"),
+        (json!({"minActive": 0}), "spec.minActive"),
+    ];
+    for (change, word) in bounds {
+        let told = ask(change.clone()).await.expect_err(word);
+        let right = matches!(&told, kube::Error::Api(status) if status.code == 422 && status.message.contains(word));
+        assert!(right, "{change}: {told}");
+    }
+
     // Every kind can be listed: it is served.
     Api::<NodeHealth>::all(cluster.client.clone()).list(&Default::default()).await.unwrap();
     Api::<PlaybookRun>::all(cluster.client.clone()).list(&Default::default()).await.unwrap();
@@ -86,7 +113,8 @@ async fn helm_installs_upgrades_and_uninstalls_the_chart() {
     }
 
     // What a run that was broken off left behind.
-    run(&["uninstall", "evergreen", "--ignore-not-found"]);
+    // No kubelet is here to run the guard of the uninstallation.
+    run(&["uninstall", "evergreen", "--ignore-not-found", "--no-hooks"]);
     // The definitions are there already, made by the other tests of this run.
     let said = run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-chart"]);
     assert!(said.contains("dc-chart"), "{said}");
@@ -111,11 +139,11 @@ async fn helm_installs_upgrades_and_uninstalls_the_chart() {
     let kept = secrets.get("evergreen-controller-tls").await.unwrap().data.unwrap();
     assert!(kept == certificate, "an upgrade made new certificates");
 
-    run(&["uninstall", "evergreen"]);
+    run(&["uninstall", "evergreen", "--no-hooks"]);
     run(&["install", "evergreen", &chart, "--take-ownership", "--set", "site.name=dc-chart"]);
     let same = registers.get(names::ASSIGNMENTS).await.unwrap();
     assert_eq!(same.metadata.uid, register.metadata.uid, "a second installation made the register forget");
-    run(&["uninstall", "evergreen"]);
+    run(&["uninstall", "evergreen", "--no-hooks"]);
     data_centers.delete("dc-chart", &DeleteParams::default()).await.unwrap();
     eventually("the release's objects are gone", Duration::from_secs(30), || async {
         match deployments.get_opt("evergreen-controller").await {

@@ -241,29 +241,37 @@ async fn a_lost_data_center_leaves_dns_load_balancer_and_webhook() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_epoch_in_the_zone_is_never_overwritten() {
-    if let Some(remedy) = parts::missing(&[("knotd", "knot"), ("nsupdate", "bind9-dnsutils")]) {
-        return skipped("an older plan at a real Knot", &remedy);
+    if let Some(remedy) = parts::missing(&[("knotd", "knot"), ("named", "bind9"), ("nsupdate", "bind9-dnsutils")]) {
+        return skipped("an older plan at a real Knot and BIND", &remedy);
     }
     let dir = tempfile::tempdir().expect("a folder");
-    let knot = Dns::knot(dir.path()).await;
+    let (knot, bind) = (Dns::knot(dir.path()).await, Dns::bind(dir.path()).await);
     let mut service = automatic_service();
     let mut traffic = service["spec"]["traffic"].as_array().cloned().expect("a list");
-    traffic.push(dns_update(&knot));
+    traffic.extend([dns_update(&knot), dns_update(&bind)]);
     // Not in the list of what may be connected to.
     traffic.push(json!({"webhook": {"url": "http://169.254.169.254/latest", "secret": "hook", "fenced": true}}));
     service["spec"]["traffic"] = json!(traffic);
     let mut fleet = Fleet::start_with(service, &["--traffic-allow", "127.0.0.0/8"], secrets).await;
-    until_addresses(&knot, "Knot", &["dc-a", "dc-b"]).await;
-    knot.set_text(dir.path(), "_evergreen.pay.bank.example", "evergreen epoch=1000000 plan=00000000");
+    for (server, what) in [(&knot, "Knot"), (&bind, "BIND")] {
+        until_addresses(server, what, &["dc-a", "dc-b"]).await;
+        server.set_text(dir.path(), "_evergreen.pay.bank.example", "evergreen epoch=1000000 plan=00000000");
+    }
 
     fleet.kill_controller("dc-b");
     fleet.site("dc-b").twin.faults().lose(Loss::Reset);
     let log = || std::fs::read_to_string(fleet.dir().join("controller-dc-a.log")).unwrap_or_default();
     eventually("the older plan is refused", BOUND, || async {
         let log = log();
-        if log.contains("already written for epoch 1000000") { Ok(()) } else { Err("not yet".to_owned()) }
+        let refused = |server: &Dns| {
+            let at = server.address.to_string();
+            log.lines().any(|line| line.contains(&at) && line.contains("already written for epoch 1000000"))
+        };
+        if refused(&knot) && refused(&bind) { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
-    assert_eq!(knot.addresses(NAME).await, Ok(addresses(&["dc-a", "dc-b"])));
+    for server in [&knot, &bind] {
+        assert_eq!(server.addresses(NAME).await, Ok(addresses(&["dc-a", "dc-b"])));
+    }
     assert!(log().contains("169.254.169.254:80 is not allowed"), "the webhook was not refused");
 }

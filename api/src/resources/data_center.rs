@@ -21,6 +21,8 @@ use crate::{FieldError, HumanDuration, Validate};
     printcolumn = r#"{"name":"Role","type":"string","jsonPath":".spec.role"}"#,
     printcolumn = r#"{"name":"Quorum","type":"string","jsonPath":".status.conditions[?(@.type==\"InQuorum\")].status"}"#,
     printcolumn = r#"{"name":"Epoch","type":"integer","jsonPath":".status.epoch"}"#,
+    printcolumn = r#"{"name":"Lease left","type":"string","jsonPath":".status.leaseLeft"}"#,
+    printcolumn = r#"{"name":"Tolerance","type":"string","jsonPath":".status.tolerance"}"#,
     printcolumn = r#"{"name":"Coordinator","type":"string","jsonPath":".status.coordinator"}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"InQuorum\")].message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
@@ -63,6 +65,10 @@ pub enum SiteRole {
 pub struct ApiServerAccess {
     /// Secret in the system namespace whose key `kubeconfig` reaches the site. The site itself does not use it.
     pub kubeconfig_secret: String,
+    /// UID of the site's namespace kube-system. Nobody else's API server is taken for the site then; left out, the first
+    /// one that answers is kept in the status and no other is taken afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_uid: Option<String>,
 }
 
 /// Where a site is.
@@ -114,7 +120,7 @@ impl TimingProfile {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataCenterStatus {
-    /// Conditions: Accepted, InQuorum, SpecDrift.
+    /// Conditions: Accepted, InQuorum, Register (whether its register may be used and answers), Tolerant.
     #[serde(default)]
     pub conditions: Vec<Condition>,
     /// Epoch of the site's lease.
@@ -123,6 +129,16 @@ pub struct DataCenterStatus {
     /// Incarnation of the site's lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<String>,
+    /// What is left of the site's lease, as `>2s` while it is renewed in time, in whole seconds when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_left: Option<String>,
+    /// How many more registers of the fleet may be lost before nobody has a majority any more, as seen from here; `ZERO`
+    /// when the next loss stops every writer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<String>,
+    /// UID of the cluster that was seen first under this name; another one is refused from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_uid: Option<String>,
     /// Registers that answered the last round, by site.
     #[serde(default)]
     pub reachable_registers: Vec<String>,

@@ -52,7 +52,7 @@ pub struct FailoverDrillSpec {
     /// What must hold meanwhile; a breach aborts the drill and brings the services back.
     #[serde(default)]
     pub objectives: DrillObjectives,
-    /// An address of the service as its clients use it, asked all the time.
+    /// An address of the service as its clients use it, asked five times a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<DrillProbe>,
     /// Recovery class of JR/T 0044 that the result is compared with: 1, 2 or 3.
@@ -64,12 +64,9 @@ pub struct FailoverDrillSpec {
     /// No ticket is opened while set.
     #[serde(default)]
     pub suspend: bool,
-    /// Asks for a drill now: any text that was not here before, as `evergreen drill run --now` writes it.
+    /// Breaks a drill off, as `evergreen drill abort` writes it: what was moved comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<DrillRequest>,
-    /// Approvals of tickets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub approvals: Vec<DrillApproval>,
+    pub abort: Option<DrillAbort>,
     /// What the business side says after a drill.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sign_offs: Vec<DrillSignOff>,
@@ -123,7 +120,7 @@ pub struct DrillWindow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DrillObjectives {
-    /// Longest time between the first and the last failed probe of the move.
+    /// Longest time without service of one move, as probes see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto: Option<HumanDuration>,
     /// Largest loss of data, as the data gates measure it.
@@ -138,36 +135,24 @@ pub struct DrillObjectives {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DrillProbe {
-    /// Address; an answer of 2xx or 3xx is a success.
+    /// Address; an answer of 2xx within a second is a success.
     pub url: String,
     /// Secret in evergreen-system whose `ca.crt` the certificate of an https address comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret: Option<String>,
 }
 
-/// A person asks for a drill.
+/// A person breaks a drill off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct DrillRequest {
-    /// Ticket: any text that was not used before.
+pub struct DrillAbort {
+    /// Ticket that is broken off; another one is not concerned.
     pub ticket: String,
-    /// Who asks.
+    /// Who.
     pub by: String,
-    /// Ed25519 signature of `by`'s key over `evergreen.dev/drill/v1`, the drill's name, the ticket and `request`, with
-    /// newlines between; base64.
-    pub signature: String,
-}
-
-/// A person approves a ticket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct DrillApproval {
-    /// Ticket.
-    pub ticket: String,
-    /// Who approves; its key is in the ConfigMap evergreen-approvers.
-    pub by: String,
-    /// As a request's, with the word `approve`.
-    pub signature: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// What the business side says about a drill that has ended.
@@ -264,11 +249,23 @@ pub struct FailoverDrillStatus {
     #[serde(default)]
     pub phase: DrillPhase,
     /// One sentence for people.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// When the next ticket is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_run: Option<String>,
+    /// Up to when the schedule was looked at; what it fired after that opens a ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_at: Option<String>,
+    /// Tickets that were ever opened. A request names this number, so that it opens one ticket and no second.
+    #[serde(default)]
+    pub tickets: u64,
+    /// What people are asked to approve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<super::ProposalStatus>,
+    /// What a drill would do now, and what would keep it from that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preview: Vec<String>,
     /// The open ticket or the drill under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Scorecard>,
@@ -280,11 +277,23 @@ pub struct FailoverDrillStatus {
     pub history: Vec<Scorecard>,
 }
 
-/// A service of a drill, and where it was.
+/// An approval, as it was signed: each controller verifies it by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrillEvidence {
+    /// Who.
+    pub by: String,
+    /// The statement, exactly as it was signed.
+    pub statement: String,
+    /// The signature, base64.
+    pub signature: String,
+}
+
+/// A failover group of a drill, and where it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrilledService {
-    /// `namespace/name`.
+    /// Failover group.
     pub name: String,
     /// Sites that held it before.
     pub before: Vec<String>,
@@ -315,9 +324,18 @@ pub struct Scorecard {
     pub requested_by: String,
     /// When the ticket was opened.
     pub opened_at: String,
+    /// Digest of what shall be done: approvals name it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
     /// Who approved.
     #[serde(default)]
     pub approvers: Vec<String>,
+    /// Their signatures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<DrillEvidence>,
+    /// W3C trace context of the drill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// Services and where they were.
     #[serde(default)]
     pub services: Vec<DrilledService>,
@@ -346,16 +364,17 @@ pub struct Scorecard {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<DrillResult>,
     /// Why.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Measured time without service, in milliseconds: last failed probe minus first, of the worse of both moves; none
-    /// without a probe.
+    /// Measured time without service, in milliseconds: from the first failed probe to the first good one after the last
+    /// failed one, of the worse of both moves; none without a probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto_ms: Option<u64>,
     /// Measured loss of data, in milliseconds; none without a data gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpo_ms: Option<u64>,
-    /// Time from the breach of an objective until moving back was asked for, in milliseconds.
+    /// Time from the first failed probe of a breach (or from the look that showed a breach of another objective) until
+    /// moving back was asked for, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort_ms: Option<u64>,
     /// Probes sent.

@@ -1,5 +1,6 @@
 //! Custom resources of group `evergreen.dev`.
 
+mod change_window;
 mod condition;
 mod consent;
 mod data_center;
@@ -11,9 +12,11 @@ mod node_health;
 mod playbook;
 mod playbook_run;
 mod prediction;
+mod rules;
 mod spec_hash;
 mod traffic;
 
+pub use change_window::*;
 pub use condition::{Condition, ConditionStatus, set_condition};
 pub use consent::*;
 pub use data_center::*;
@@ -30,18 +33,32 @@ pub use prediction::*;
 pub use spec_hash::spec_hash;
 pub use traffic::*;
 
-/// Every custom resource definition, ready to apply: structural schemas, printer columns, short names.
+/// Every custom resource definition, ready to apply to any server: structural schemas, printer columns, short names.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
+        ChangeWindow::crd(),
         Consent::crd(),
         DataCenter::crd(),
         EnergyReport::crd(),
+        FailoverDrill::crd(),
         MultiActiveService::crd(),
         NodeHealth::crd(),
         Playbook::crd(),
         PlaybookRun::crd(),
     ];
     crds.iter_mut().for_each(make_structural);
+    crds
+}
+
+/// The same with rules in CEL, for Kubernetes >= 1.25. Servers before 1.23 know no such field, and refuse it where a
+/// definition is applied by them or checked against them.
+pub fn all_crds_with_rules() -> Vec<CustomResourceDefinition> {
+    let mut crds = all_crds();
+    for crd in &mut crds {
+        let mut value = serde_json::to_value(&*crd).expect("a CRD is plain data");
+        rules::rules(&mut value);
+        *crd = serde_json::from_value(value).expect("adding rules keeps a CRD a CRD");
+    }
     crds
 }
 
@@ -71,6 +88,7 @@ fn make_structural(crd: &mut CustomResourceDefinition) {
     }
     let mut value = serde_json::to_value(&*crd).expect("a CRD is plain data");
     walk(&mut value);
+    rules::bounds(&mut value);
     *crd = serde_json::from_value(value).expect("removing a key keeps a CRD a CRD");
 }
 

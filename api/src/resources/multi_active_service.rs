@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{consent::*, failback::*, gates::*, status::*, units::*};
-use super::{TimingProfile, TrafficActuator};
+use super::{TimingProfile, TrafficActuator, TrafficWhitelist};
 use crate::HumanDuration;
 
 /// Which sites serve a service, who may move it and how traffic follows.
@@ -86,6 +86,10 @@ pub struct MultiActiveServiceSpec {
     pub hold_down: HumanDuration,
     /// What moves traffic.
     pub traffic: Vec<TrafficActuator>,
+    /// Clients that are led to one site whatever the shares are, as long as that site holds the service and can serve: testers
+    /// of a site that comes back step by step. ActiveActive only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whitelist: Option<TrafficWhitelist>,
     /// How a returned site gets its share back.
     #[serde(default)]
     pub failback: Failback,

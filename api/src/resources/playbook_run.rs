@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, PlaybookSpec};
+use super::{Condition, ObjectName, PlaybookSpec};
 
 /// Which playbook runs for which object, and why.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,17 +39,48 @@ pub struct PlaybookRunSpec {
     /// W3C trace context of the incident.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Node that the subject is, or is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Workload that the subject is, or that owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<ObjectName>,
+    /// People who must approve before the first step.
+    #[serde(default)]
+    pub approvals: u32,
+    /// Who asked for the run; nobody: the controller did by itself. Who asked cannot approve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
+    /// Runs that led to this one through runPlaybook, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<ChainLink>,
     /// The subject when the run began, trimmed to what expressions may use.
     #[schemars(schema_with = "super::free_form")]
     pub before: serde_json::Map<String, serde_json::Value>,
 }
 
+/// A run that asked for another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChainLink {
+    /// The run.
+    pub run: String,
+    /// Its playbook.
+    pub playbook: String,
+}
+
 /// An object that a run is for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Subject {
-    /// Kind, as in `Node`.
+    /// API version; nothing said means v1.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub api_version: String,
+    /// Kind, as in `Node`; `DataCenter` for a run that is for no single object.
     pub kind: String,
+    /// Namespace, where the kind has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Name.
     pub name: String,
     /// UID, so that a new object of the same name is another object.
@@ -66,6 +97,8 @@ pub enum RunPhase {
     Running,
     /// Steps are done, the result is checked.
     Verifying,
+    /// Stopped between two steps, or before the first: by a freeze, a pause, an approval that is missing.
+    Parked,
     /// A step failed; completed steps are undone.
     RollingBack,
     /// It worked.
@@ -104,6 +137,12 @@ pub struct PlaybookRunStatus {
     /// When it ended, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
+    /// Why it was stopped between two steps and is rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+    /// Playbook that is to run now for the same object, as `onFailure` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<String>,
     /// Conditions: Accepted.
     #[serde(default)]
     pub conditions: Vec<Condition>,
@@ -113,7 +152,8 @@ pub struct PlaybookRunStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepRecord {
-    /// Index in the plan's steps; the final verification has the index after the last step.
+    /// Index in the plan's steps; the final verification has the index after the last step, what `onFailure` says the
+    /// ones after that.
     pub index: u32,
     /// Action, as in `cordon`; of a roll-back the inverse, as in `uncordon`.
     pub action: String,
@@ -150,4 +190,30 @@ pub enum StepOutcome {
     Failed,
     /// It cannot be told whether it was done: counts as failed.
     Ambiguous,
+}
+
+impl Subject {
+    /// `Node n1`, `Pod shop/checkout-1`, as people read it.
+    pub fn display(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{} {namespace}/{}", self.kind, self.name),
+            None => format!("{} {}", self.kind, self.name),
+        }
+    }
+
+    /// The object by name.
+    pub fn object(&self) -> ObjectName {
+        let api_version = if self.api_version.is_empty() { "v1".to_owned() } else { self.api_version.clone() };
+        ObjectName { api_version, kind: self.kind.clone(), namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+impl ObjectName {
+    /// `Deployment shop/checkout`, as people read it.
+    pub fn display(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{} {namespace}/{}", self.kind, self.name),
+            None => format!("{} {}", self.kind, self.name),
+        }
+    }
 }

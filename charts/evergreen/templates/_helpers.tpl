@@ -70,3 +70,34 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- $files := .Values.agent.hostFiles -}}
 {{- concat $files.filesystems $files.certificates (compact (list $files.runtimeSocket)) | uniq | toJson -}}
 {{- end }}
+
+{{/* A pod that runs `evergreen check ...` once. Called with a dict of root, name and args. */}}
+{{- define "evergreen.checkPod" -}}
+serviceAccountName: {{ include "evergreen.fullname" .root }}-check
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+restartPolicy: Never
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+containers:
+  - name: check
+    image: {{ include "evergreen.image" (dict "root" .root "image" .root.Values.cli.image) }}
+    imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+    args: {{- toYaml .args | nindent 6 }}
+    # What it found is the message of the pod: kubectl describe shows it.
+    terminationMessagePolicy: FallbackToLogsOnError
+    resources:
+      requests: {cpu: 10m, memory: 32Mi}
+      limits: {memory: 128Mi}
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities: {drop: [ALL]}
+{{- end }}

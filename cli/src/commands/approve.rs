@@ -1,4 +1,4 @@
-//! `evergreen approve`: says yes to exactly one proposal, with one's own key.
+//! `evergreen approve`: says yes to exactly one proposal, or one run of a playbook, with one's own key.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     commands::{
-        block_on,
+        approve_run, block_on, drill,
         failover::{
             say::{self, SignerArgs},
             sites::{Sites, SitesArgs},
@@ -18,16 +18,18 @@ use crate::{
     exit::{Failure, Outcome},
 };
 
-/// Approve a proposed move.
+/// Approve a proposed move, the ticket of a drill, or a run of a playbook.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     evergreen approve                                                      what waits for approval\n  \
     evergreen approve 3f2a... --key ~/.evergreen/key --signer wang         say yes to exactly this\n  \
+    evergreen approve run/NAME --key ~/.evergreen/key --signer wang         let exactly this run of a playbook act\n  \
     evergreen approve --new-key ~/.evergreen/key                           make a key of your own\n\n\
-    Who asked for a move cannot approve it. An approval is void as soon as anything about the move changes.\n\n\
+    Who asked for a move or a run cannot approve it. An approval is void as soon as anything about it changes, counts for\n\
+    an hour, and is taken back with kubectl -n evergreen-system delete consent NAME.\n\n\
     Exit codes: 0 approved, or nothing waits, 1 there is no such proposal, 2 wrong use, 3 nobody answers.")]
 pub struct ApproveArgs {
-    /// Digest of the proposal, or its beginning. Without it everything that waits is listed.
+    /// Digest of the proposal, or its beginning; or run/NAME of a playbook run. Without it everything that waits is listed.
     #[arg(value_name = "PROPOSAL")]
     proposal: Option<String>,
     /// Make a private key in this file and print what others need to know it.
@@ -63,16 +65,24 @@ fn proposals(sites: &Sites) -> Vec<ProposalStatus> {
 
 async fn approve(args: &ApproveArgs) -> Outcome {
     let sites = args.sites.connect().await?;
-    let open = proposals(&sites);
+    let mut open = proposals(&sites);
+    open.extend(drill::proposals(&sites).await);
+    if let Some(run) = args.proposal.as_ref().and_then(|wanted| wanted.strip_prefix("run/")) {
+        return approve_run::approve(&sites, run, &args.signer, args.json).await;
+    }
     let Some(wanted) = &args.proposal else {
         sites.warn();
+        let runs = approve_run::waiting(&sites).await;
         if args.json {
-            println!("{}", serde_json::to_string_pretty(&open).map_err(Failure::no)?);
-        } else if open.is_empty() {
+            let runs: Vec<_> = runs.iter().map(approve_run::described).collect();
+            let all = json!({"proposals": open, "runs": runs});
+            println!("{}", serde_json::to_string_pretty(&all).map_err(Failure::no)?);
+        } else if open.is_empty() && runs.is_empty() {
             println!("nothing waits for approval");
         }
         if !args.json {
             open.iter().for_each(show);
+            runs.iter().for_each(approve_run::show);
         }
         return Ok(());
     };

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use evergreen_audit::{Record, read, verify};
-use evergreen_controller::failover::{DECISION, Decided, plan};
+use evergreen_controller::{
+    drill::{self, DRILL_DECISION, DrillDecided},
+    failover::{DECISION, Decided, plan},
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -122,22 +125,28 @@ fn export(args: &ExportArgs) -> Outcome {
 }
 
 fn replay(args: &FolderArgs) -> Outcome {
-    let (mut same, mut differing) = (0_u64, Vec::new());
+    let (mut same, mut drills, mut differing) = (0_u64, 0_u64, Vec::new());
     let broken = each(&args.folder, |record| {
-        if record.kind != DECISION {
-            return;
-        }
-        match again(&record) {
+        let made = match record.kind.as_str() {
+            DECISION => again(&record),
+            DRILL_DECISION => drill_again(&record),
+            _ => return,
+        };
+        match made {
+            Ok(()) if record.kind == DRILL_DECISION => drills += 1,
             Ok(()) => same += 1,
             Err(why) => differing.push((record.seq, why)),
         }
     })?;
     if args.json {
         let differing: Vec<_> = differing.iter().map(|(seq, why)| json!({"seq": seq, "why": why})).collect();
-        println!("{}", json!({"same": same, "differing": differing, "broken": broken}));
+        println!("{}", json!({"same": same, "drills": drills, "differing": differing, "broken": broken}));
     } else {
         differing.iter().for_each(|(seq, why)| println!("record {seq}: {why}"));
         println!("{same} decisions made again, bit by bit the same; {} differ; {broken} broken", differing.len());
+        if drills > 0 {
+            println!("{drills} drill decisions made again, bit by bit the same");
+        }
     }
     if differing.is_empty() && broken == 0 { Ok(()) } else { Err(Failure::no("not every decision came out again")) }
 }
@@ -147,6 +156,14 @@ fn again(record: &Record) -> Result<(), String> {
     let decided: Decided = serde_json::from_value(record.body.clone())
         .map_err(|error| format!("was written by another version: {error}"))?;
     let (was, is) = (text(&Some(&decided.decision)), text(&plan(&decided.facts)));
+    if was == is { Ok(()) } else { Err(format!("recorded {was}, but its facts give {is}")) }
+}
+
+/// Makes a decision of a drill again from what was recorded.
+fn drill_again(record: &Record) -> Result<(), String> {
+    let decided: DrillDecided = serde_json::from_value(record.body.clone())
+        .map_err(|error| format!("was written by another version: {error}"))?;
+    let (was, is) = (text(&decided.next), text(&drill::next(&decided.facts)));
     if was == is { Ok(()) } else { Err(format!("recorded {was}, but its facts give {is}")) }
 }
 

@@ -3,7 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use clap::Args;
-use evergreen_api::resources::all_crds;
+use evergreen_api::resources::{all_crds, all_crds_with_rules};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 use crate::exit::{Failure, Outcome};
 
@@ -13,13 +14,16 @@ use crate::exit::{Failure, Outcome};
     evergreen crds | kubectl apply --server-side -f -\n  \
     evergreen crds --out charts/evergreen/crds     writes datacenters.yaml, playbooks.yaml, ...")]
 pub struct CrdsArgs {
-    /// Folder to write one file per definition to; without it all are printed as one YAML stream.
+    /// Folder to write one file per definition to, with rules in CEL (Kubernetes 1.25 and later); without it all are printed
+    /// as one YAML stream that servers of any version take.
     #[arg(long, env = "EVERGREEN_OUT")]
     out: Option<PathBuf>,
 }
 
 pub fn run(args: &CrdsArgs) -> Outcome {
-    let files = render()?;
+    // Files are for the chart, which leaves rules in CEL out where the API server does not know them; what is printed is taken
+    // by every server.
+    let files = render(if args.out.is_some() { all_crds_with_rules() } else { all_crds() })?;
     let Some(out) = &args.out else {
         for (_, yaml) in files {
             print!("---\n{yaml}");
@@ -40,8 +44,8 @@ pub fn run(args: &CrdsArgs) -> Outcome {
 }
 
 /// File name and content of each definition.
-fn render() -> Outcome<Vec<(String, String)>> {
-    all_crds()
+fn render(definitions: Vec<CustomResourceDefinition>) -> Outcome<Vec<(String, String)>> {
+    definitions
         .into_iter()
         .map(|crd| {
             let yaml = serde_yaml::to_string(&crd)
@@ -57,7 +61,7 @@ mod tests {
 
     #[test]
     fn each_definition_is_one_file_named_by_its_plural_and_reads_back() {
-        let files = render().unwrap();
+        let files = render(all_crds()).unwrap();
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         assert!(names.contains(&"datacenters.yaml") && names.contains(&"playbookruns.yaml"), "{names:?}");
         for (_, yaml) in &files {
@@ -67,7 +71,14 @@ mod tests {
     }
 
     #[test]
+    fn only_files_hold_rules_that_older_servers_refuse() {
+        let holds =
+            |files: Vec<(String, String)>| files.iter().any(|(_, yaml)| yaml.contains("x-kubernetes-validations"));
+        assert!(!holds(render(all_crds()).unwrap()) && holds(render(all_crds_with_rules()).unwrap()));
+    }
+
+    #[test]
     fn writes_the_same_bytes_every_time() {
-        assert_eq!(render().unwrap(), render().unwrap());
+        assert_eq!(render(all_crds()).unwrap(), render(all_crds()).unwrap());
     }
 }

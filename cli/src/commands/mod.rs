@@ -1,12 +1,17 @@
 //! One file per command.
 
 pub mod approve;
+mod approve_run;
 pub mod audit;
 pub mod bmc;
+pub mod check;
 pub mod completion;
 pub mod crds;
+pub mod datacenter;
+pub mod drill;
 pub mod failover;
 pub mod pause;
+pub mod plane;
 pub mod playbook;
 pub mod rehearse;
 pub mod report;

@@ -19,7 +19,8 @@ use crate::{
 
 /// What stops, and what does not.
 const STOPS: &str = "\
-stops:   moves of services, also those that people ask for or approved; the kill switch is stronger than break-glass
+stops:   moves of services, also those that people ask for or approved; the kill switch is stronger than break-glass;
+         playbooks (scopes fleet and site): no run begins, and those under way stop between two steps
 goes on: site leases, grants of the sites that hold a group, the return of a restarted controller to what its site held,
          ends of grants that are not renewed, health, energy, reports";
 

@@ -1,12 +1,12 @@
 //! `evergreen status`: sites, quorum, services, who may write, headroom, and what is held and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use evergreen_api::{
     names::{PAUSE, SYSTEM_NAMESPACE},
-    resources::{Condition, ConditionStatus, DataCenter, MultiActiveService},
+    resources::{Condition, ConditionStatus, DataCenter, MultiActiveService, Scorecard},
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt, api::ListParams};
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     commands::{
-        block_on,
+        block_on, drill,
         failover::sites::{CALL, Site, SitesArgs},
     },
     exit::{Failure, Outcome},
@@ -39,8 +39,21 @@ pub struct StatusArgs {
 struct Status {
     sites: Vec<SiteLine>,
     services: Vec<ServiceLine>,
+    /// The last drill that began, of each FailoverDrill.
+    last_drills: Vec<DrillLine>,
     stopped: BTreeMap<String, String>,
     not_reached: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DrillLine {
+    name: String,
+    ticket: String,
+    ended_at: Option<String>,
+    result: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rto_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,6 +63,11 @@ struct SiteLine {
     role: String,
     in_quorum: bool,
     epoch: Option<u64>,
+    lease_left: Option<String>,
+    tolerance: Option<String>,
+    /// What `tolerance` means, where nothing more may be lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
     coordinator: Option<String>,
     message: String,
     /// Free CPU in thousandths of a core and free memory in bytes, as the site published them.
@@ -85,6 +103,7 @@ async fn show(args: &StatusArgs) -> Outcome {
     let mut status = Status {
         sites: Vec::new(),
         services: Vec::new(),
+        last_drills: Vec::new(),
         stopped: BTreeMap::new(),
         not_reached: sites.missed.iter().cloned().collect(),
     };
@@ -103,6 +122,7 @@ async fn show(args: &StatusArgs) -> Outcome {
     if let Some(first) = sites.reached.first() {
         status.services = first.services.iter().map(service).collect();
     }
+    status.last_drills = drill::last(&sites).await.into_iter().map(last_drill).collect();
     let well = status.sites.iter().all(|site| site.in_quorum) && status.services.iter().all(|service| service.ready);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&status).map_err(Failure::no)?);
@@ -130,8 +150,17 @@ async fn data_centers(site: &Site) -> Result<Vec<SiteLine>, String> {
             role: format!("{:?}", center.spec.role).to_lowercase(),
             in_quorum: quorum.is_some_and(|condition| condition.status == ConditionStatus::True),
             epoch: known.epoch,
+            lease_left: known.lease_left,
+            tolerance: known.tolerance,
+            warning: condition(&known.conditions, "Tolerant")
+                .filter(|found| found.status == ConditionStatus::False)
+                .map(|found| found.message.clone()),
             coordinator: known.coordinator,
-            message: quorum.map_or_else(|| "no controller has looked at it".into(), |found| found.message.clone()),
+            // Why its register is not used says more than that its lease is not fresh.
+            message: condition(&known.conditions, "Register")
+                .filter(|found| found.status == ConditionStatus::False)
+                .or(quorum)
+                .map_or_else(|| "no controller has looked at it".into(), |found| found.message.clone()),
             free: known.room.map(|room| {
                 let cpu = room.cpu_millis.saturating_sub(room.cpu_requested_millis);
                 (cpu, room.memory_bytes.saturating_sub(room.memory_requested_bytes))
@@ -146,6 +175,16 @@ async fn stopped(site: &Site) -> BTreeMap<String, String> {
     match tokio::time::timeout(CALL, api.get_opt(PAUSE)).await {
         Ok(Ok(found)) => found.and_then(|map| map.data).unwrap_or_default(),
         _ => BTreeMap::new(),
+    }
+}
+
+fn last_drill((name, card): (String, Scorecard)) -> DrillLine {
+    DrillLine {
+        name,
+        ticket: card.ticket,
+        ended_at: card.ended_at,
+        result: card.result.map(|result| format!("{result:?}")).unwrap_or_default(),
+        rto_ms: card.rto_ms,
     }
 }
 
@@ -178,7 +217,7 @@ fn print(status: &Status) {
         table.set_header(head.to_vec());
         table
     };
-    let mut sites = table(&["site", "role", "quorum", "epoch", "coordinator", "free", ""]);
+    let mut sites = table(&["site", "role", "quorum", "epoch", "lease left", "tolerance", "coordinator", "free", ""]);
     for site in &status.sites {
         let free = site.free.map(|(cpu, memory)| format!("{:.1} CPU, {} GiB", cpu as f64 / 1_000.0, memory >> 30));
         sites.add_row([
@@ -186,12 +225,16 @@ fn print(status: &Status) {
             site.role.clone(),
             if site.in_quorum { "in".into() } else { "OUT".to_owned() },
             site.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
+            site.lease_left.clone().unwrap_or_default(),
+            site.tolerance.clone().unwrap_or_default(),
             site.coordinator.clone().unwrap_or_default(),
             free.unwrap_or_default(),
             site.message.clone(),
         ]);
     }
     println!("{sites}");
+    let warnings: BTreeSet<&String> = status.sites.iter().filter_map(|site| site.warning.as_ref()).collect();
+    warnings.into_iter().for_each(|warning| println!("{warning}"));
     let mut services = table(&["service", "mode", "enforcement", "may write", "ready", "headroom", ""]);
     for service in &status.services {
         services.add_row([
@@ -212,6 +255,11 @@ fn print(status: &Status) {
         if let Some(proposal) = &service.proposal {
             println!("  approve with: evergreen approve {proposal}");
         }
+    }
+    for drill in &status.last_drills {
+        let rto = drill.rto_ms.map_or_else(|| "RTO not measured".to_owned(), |ms| format!("RTO {ms} ms"));
+        let ended = drill.ended_at.as_deref().unwrap_or_default();
+        println!("last drill {}: {}, {rto}, {ended} ({})", drill.name, drill.result, drill.ticket);
     }
     status.stopped.iter().for_each(|(scope, why)| println!("STOPPED {scope}: {why}"));
     status.not_reached.iter().for_each(|(site, why)| println!("not reached: {site}: {why}"));

@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use self::certs::write as secret_file;
+pub use self::processes::find_program;
 use self::{
     messages::{Lang, Text},
     processes::{Death, Supervisor},

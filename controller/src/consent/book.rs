@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evergreen_api::resources::{ConsentPhase, ConsentSpec};
+use evergreen_api::{
+    names::DRILL_GROUP_PREFIX,
+    resources::{ConsentPhase, ConsentSpec, DrillEvidence},
+};
 use sha2::{Digest, Sha256};
 
 use super::{
     keyring::Keyring,
-    statement::{Statement, What},
+    statement::{DrillPass, Statement, What, run_group},
 };
 use crate::{
-    failover::{Approved, MoveRequest},
+    failover::{Approved, DrillMark, MoveRequest},
     quorum::Mono,
 };
 
@@ -96,8 +99,16 @@ impl ConsentBook {
     /// The newest request for a group whose entry has this version.
     pub fn request(&self, group: &str, version: u64, now: Mono) -> Option<MoveRequest> {
         let requests = self.counting(group, version, now).filter(|(_, _, s, _)| matches!(s.what, What::Request { .. }));
-        let (id, entry, statement, break_glass) = requests.max_by_key(|(_, entry, ..)| entry.order)?;
-        let What::Request { to, from, accept_loss, accept_shortage, .. } = &statement.what else { return None };
+        // What people ask for goes before what a drill does, and its moves before its wish that nothing moves.
+        let newest = |(_, entry, statement, _): &(&String, &Entry, &Statement, bool)| {
+            let rank = match &statement.what {
+                What::Request { drill: Some(pass), .. } => u8::from(!pass.hold),
+                _ => 2,
+            };
+            (rank, entry.order)
+        };
+        let (id, entry, statement, break_glass) = requests.max_by_key(newest)?;
+        let What::Request { to, from, accept_loss, accept_shortage, drill, .. } = &statement.what else { return None };
         Some(MoveRequest {
             id: id.clone(),
             by: entry.by.clone(),
@@ -106,6 +117,13 @@ impl ConsentBook {
             accept_loss: accept_loss.map(Into::into),
             accept_shortage: *accept_shortage,
             break_glass,
+            drill: drill.as_ref().map(|pass| DrillMark {
+                name: pass.name.clone(),
+                ticket: pass.ticket.clone(),
+                hold: pass.hold,
+                traceparent: pass.traceparent.clone(),
+                approved_by: pass.approvals.iter().map(|approval| approval.by.clone()).collect(),
+            }),
         })
     }
 
@@ -114,9 +132,47 @@ impl ConsentBook {
         self.counting(group, version, now)
             .filter_map(|(_, entry, statement, _)| match &statement.what {
                 What::Approve { proposal } => Some(Approved { proposal: proposal.clone(), by: entry.by.clone() }),
-                What::Request { .. } => None,
+                What::Request { .. } | What::ApproveRun { .. } => None,
             })
             .collect()
+    }
+
+    /// Who approves a run whose spec has this digest, and for which of its steps. A break-glass key is one person here.
+    pub fn run_approvals(&self, run: &str, digest: &str, now: Mono) -> BTreeSet<(String, Option<u32>)> {
+        let group = run_group(run);
+        self.counting(&group, 0, now)
+            .filter_map(|(_, entry, statement, _)| match &statement.what {
+                What::ApproveRun { run: named, digest: seen, step } if named == run && seen == digest => {
+                    Some((entry.by.clone(), *step))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Approvals of a ticket of a drill with their signatures, for its record.
+    pub fn evidence<'a>(
+        &self,
+        ticket: &str,
+        all: impl Iterator<Item = &'a ConsentSpec>,
+        now: Mono,
+    ) -> Vec<DrillEvidence> {
+        let approves = |spec: &&ConsentSpec| {
+            let entry = self.entries.get(&digest(spec));
+            entry.filter(|entry| now.saturating_sub(entry.first_seen) < LIFE).is_some_and(|entry| {
+                matches!(&entry.read, Ok((Statement { what: What::Approve { proposal }, .. }, _)) if proposal == ticket)
+            })
+        };
+        let mut found: Vec<DrillEvidence> = all
+            .filter(approves)
+            .filter_map(|spec| {
+                let (by, signature) = (spec.signer.clone()?, spec.signature.clone()?);
+                Some(DrillEvidence { by, statement: spec.statement.clone(), signature })
+            })
+            .collect();
+        found.sort_by(|a, b| a.by.cmp(&b.by));
+        found.dedup_by(|a, b| a.by == b.by);
+        found
     }
 
     /// How a statement stands, its group, and its request's id if it is one.
@@ -124,8 +180,11 @@ impl ConsentBook {
         let Some(entry) = self.entries.get(&digest(spec)) else { return (ConsentPhase::Pending, String::new()) };
         match &entry.read {
             Err(why) => (ConsentPhase::Refused, why.clone()),
-            Ok((statement, _)) if version_of(&statement.group) != statement.version => {
+            Ok((statement, _)) if version_of(&statement.group) > statement.version => {
                 (ConsentPhase::Over, "the group's entry changed since".into())
+            }
+            Ok((statement, _)) if version_of(&statement.group) < statement.version => {
+                (ConsentPhase::Pending, "the group's entry has not come to that version yet".into())
             }
             Ok(_) if now.saturating_sub(entry.first_seen) >= LIFE => (ConsentPhase::Over, "it is older than 1h".into()),
             Ok((_, true)) => (ConsentPhase::Valid, format!("BREAK-GLASS, signed by {}", entry.by)),
@@ -140,8 +199,30 @@ fn read(spec: &ConsentSpec, keyring: &Keyring) -> Result<(Statement, bool), Stri
         return Err("it is not signed".into());
     };
     let person = keyring.verify(signer, signature, &spec.statement)?;
-    let statement = serde_json::from_str(&spec.statement).map_err(|error| format!("it cannot be read: {error}"))?;
+    let statement: Statement =
+        serde_json::from_str(&spec.statement).map_err(|error| format!("it cannot be read: {error}"))?;
+    match (&statement.what, person.drill) {
+        (What::Request { drill: Some(pass), accept_loss: None, accept_shortage: false, .. }, true) => {
+            pass.approvals.iter().try_for_each(|approval| verify(approval, pass, keyring))?;
+        }
+        (_, true) => return Err("the key of drills asks for moves of drills and for nothing else".into()),
+        (What::Request { drill: Some(_), .. }, false) => return Err("only the key of drills may say that".into()),
+        _ => {}
+    }
     Ok((statement, person.break_glass))
+}
+
+/// Whether a person approved exactly this ticket of this drill.
+fn verify(approval: &DrillEvidence, pass: &DrillPass, keyring: &Keyring) -> Result<(), String> {
+    let wrong = |why: String| format!("the approval of the drill by {}: {why}", approval.by);
+    let person = keyring.verify(&approval.by, &approval.signature, &approval.statement).map_err(wrong)?;
+    let said: Statement =
+        serde_json::from_str(&approval.statement).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let of = said.group.strip_prefix(DRILL_GROUP_PREFIX) == Some(&pass.name);
+    match said.what {
+        What::Approve { proposal } if of && proposal == pass.ticket && !person.drill => Ok(()),
+        _ => Err(wrong("it is not about this ticket".into())),
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +250,7 @@ mod tests {
             accept_loss: None,
             accept_shortage: false,
             reason: "test".into(),
+            drill: None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Whose signatures count: ConfigMap `evergreen-approvers`, one entry a person: `<base64 key> [break-glass]`.
+//! Whose signatures count: ConfigMap `evergreen-approvers`, one entry a person: `<base64 key> [break-glass]`; and one for the
+//! drills of each site: `drill.<site>: <base64 key> drill`.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,8 @@ pub struct Person {
     key: Vec<u8>,
     /// The key of the emergency: its word alone is enough, and is told loudly.
     pub break_glass: bool,
+    /// The key of a site's drills: it asks for moves of drills and has no other say.
+    pub drill: bool,
 }
 
 /// People by name.
@@ -32,7 +35,7 @@ impl Keyring {
             let mut words = text.split_whitespace();
             let key = words.next().and_then(|word| STANDARD.decode(word).ok()).filter(|key| key.len() == 32);
             let roles: Vec<&str> = words.collect();
-            let unknown = roles.iter().find(|role| **role != "break-glass");
+            let unknown = roles.iter().find(|role| !["break-glass", "drill"].contains(*role));
             match (key, unknown) {
                 (None, _) => ring.wrong.push(format!("{name}: is no base64 Ed25519 public key")),
                 (_, Some(role)) => ring.wrong.push(format!("{name}: unknown role `{role}`")),
@@ -40,7 +43,10 @@ impl Keyring {
                     if let Some((other, _)) = ring.people.iter().find(|(_, known)| known.key == key) {
                         ring.wrong.push(format!("{name}: has the same key as {other}"));
                     } else {
-                        ring.people.insert(name.clone(), Person { key, break_glass: !roles.is_empty() });
+                        let is = |role: &str| roles.contains(&role);
+                        // A machine never has the word of the emergency.
+                        let person = Person { key, break_glass: is("break-glass") && !is("drill"), drill: is("drill") };
+                        ring.people.insert(name.clone(), person);
                     }
                 }
             }

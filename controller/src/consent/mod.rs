@@ -13,7 +13,7 @@ pub(crate) use self::watch::Heard;
 pub use self::{
     book::ConsentBook,
     keyring::{Keyring, Person},
-    statement::{Acceptance, Statement, What, new_key, public_key, sign, signed_bytes},
+    statement::{Acceptance, DrillPass, Statement, What, new_key, public_key, run_group, sign, signed_bytes},
     switch::{KillSwitch, Stop},
     watch::ConsentWatch,
 };

@@ -1,7 +1,7 @@
 //! Statements: what can be said, and how it is signed.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use evergreen_api::HumanDuration;
+use evergreen_api::{HumanDuration, resources::DrillEvidence};
 use ring::{
     rand::SystemRandom,
     signature::{Ed25519KeyPair, KeyPair},
@@ -47,12 +47,49 @@ pub enum What {
         accept_shortage: bool,
         /// Why.
         reason: String,
+        /// A drill asks, not a person: only the key of a site's drills may say so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        drill: Option<DrillPass>,
     },
     /// Do what this proposal says.
     Approve {
         /// Its digest.
         proposal: String,
     },
+    /// Let exactly this run of a playbook act. The statement's group is [`run_group`], its version 0.
+    ApproveRun {
+        /// Name of the PlaybookRun.
+        run: String,
+        /// Digest of its spec: the playbook as it stood, the object, what started it.
+        digest: String,
+        /// Index of the `approve` step that it is for; absent: for the run as a whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u32>,
+    },
+}
+
+/// What stands for the failover group in a statement about a run.
+pub fn run_group(run: &str) -> String {
+    format!("run.{run}")
+}
+
+/// By which right a drill asks for a move.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrillPass {
+    /// Drill.
+    pub name: String,
+    /// Digest of its ticket.
+    pub ticket: String,
+    /// Nothing shall be moved: the group stays where it is until this is taken back.
+    #[serde(default)]
+    pub hold: bool,
+    /// Trace that the move belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Approvals of the ticket, each with its own signature.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<DrillEvidence>,
 }
 
 /// Loss that a person accepts by name.

@@ -3,7 +3,7 @@
 //! It is on while any of three says so: ConfigMap `evergreen-pause`; the file given with `--pause-file`; the signal
 //! SIGUSR1, until SIGUSR2. File and signal need no API server. What the ConfigMap said last stands while it cannot be read.
 //!
-//! Stops: moves of services, also those that people ask for; new playbook runs; drills. Goes on: leases, grants of the
+//! Stops: moves of services, also those that people ask for; playbook runs, also those under way, between two steps; drills. Goes on: leases, grants of the
 //! sites that hold a group, the return of a restarted controller to what its site held, health, energy, reports.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -86,7 +86,7 @@ impl KillSwitch {
                     by,
                     scope = stop.scope,
                     why = stop.why,
-                    "kill switch on: moves, new playbook runs and drills are stopped; leases, grants and health go on"
+                    "kill switch on: moves, playbook runs and drills are stopped; leases, grants and health go on"
                 );
             }
         }

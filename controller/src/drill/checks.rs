@@ -38,11 +38,13 @@ fn facts(phase: DrillPhase) -> DrillFacts {
         since: "2026-11-23T02:30:00Z".parse().unwrap(),
         ticket: Some(TicketFacts { by: Some("li".into()), open_for: Duration::ZERO, approved_by: BTreeSet::new() }),
         asked_by: None,
+        abort: None,
+        deleted: false,
+        begun: true,
         services: [("shop/pay".to_owned(), service(&["a", "b"]))].into(),
         tolerance: 1,
         incident: None,
         other_drill: None,
-        freeze: None,
         stopped: None,
         probe: ProbeFacts::default(),
         breaking_off: false,
@@ -78,7 +80,7 @@ fn cron_opens_the_ticket_and_a_suspended_drill_opens_none() {
 #[test]
 fn an_agile_service_begins_by_itself_a_steady_one_with_two_others() {
     let mut facts = facts(DrillPhase::Waiting);
-    assert_eq!(next(&facts), Next::Begin);
+    assert_eq!(next(&facts), Next::Claim);
     facts.services.get_mut("shop/pay").unwrap().steady = true;
     stays(&facts, "spec.windows");
     facts.spec.windows = serde_json::from_value(json!([{"from": "02:00", "to": "04:00"}])).unwrap();
@@ -86,7 +88,7 @@ fn an_agile_service_begins_by_itself_a_steady_one_with_two_others() {
     facts.ticket.as_mut().unwrap().approved_by = set(&["li", "wang"]);
     stays(&facts, "1 of 2");
     facts.ticket.as_mut().unwrap().approved_by = set(&["li", "wang", "zhao"]);
-    assert_eq!(next(&facts), Next::Begin);
+    assert_eq!(next(&facts), Next::Claim);
 }
 
 #[test]
@@ -97,11 +99,10 @@ fn none_is_made_at_tolerance_zero() {
 }
 
 #[test]
-fn a_ticket_waits_for_incidents_other_drills_freezes_and_stops() {
+fn a_ticket_waits_for_incidents_other_drills_and_stops() {
     let base = facts(DrillPhase::Waiting);
     stays(&DrillFacts { incident: Some("dc-b is lost".into()), ..base.clone() }, "real incident");
     stays(&DrillFacts { other_drill: Some("drill-b".into()), ..base.clone() }, "one site at a time");
-    stays(&DrillFacts { freeze: Some("year end".into()), ..base.clone() }, "freeze");
     stays(&DrillFacts { stopped: Some("by wang".into()), ..base.clone() }, "stopped");
     let mut old = base;
     old.ticket.as_mut().unwrap().open_for = Duration::from_secs(86_400);
@@ -112,7 +113,7 @@ fn a_ticket_waits_for_incidents_other_drills_freezes_and_stops() {
 fn it_starts_only_in_a_window_that_is_long_enough() {
     let mut facts = facts(DrillPhase::Waiting);
     facts.spec.windows = serde_json::from_value(json!([{"from": "02:00", "to": "03:12"}])).unwrap();
-    assert_eq!(next(&facts), Next::Begin);
+    assert_eq!(next(&facts), Next::Claim);
     facts.spec.windows = serde_json::from_value(json!([{"from": "02:00", "to": "03:11"}])).unwrap();
     stays(&facts, "11 min are left");
 }
@@ -151,7 +152,7 @@ fn it_moves_holds_and_comes_back() {
     facts.in_phase_for = Duration::from_secs(600);
     assert_eq!(next(&facts), Next::Return);
     facts.phase = DrillPhase::Returning;
-    facts.in_phase_for = Duration::ZERO;
+    facts.in_phase_for = Duration::from_secs(3);
     stays(&facts, "come back");
     facts.services.insert("shop/pay".into(), service(&["a", "b"]));
     ends(&facts, DrillResult::Passed, "came back");
@@ -189,4 +190,50 @@ fn a_real_incident_or_a_stop_ends_it_wherever_it_is() {
 fn the_same_facts_give_the_same_decision() {
     let facts = facts(DrillPhase::Moving);
     assert_eq!(next(&facts), next(&facts.clone()));
+}
+
+#[test]
+fn of_two_that_claim_nobody_begins_before_the_other_withdrew() {
+    let mut facts = facts(DrillPhase::Moving);
+    facts.begun = false;
+    assert_eq!(next(&facts), Next::Begin);
+    facts.other_drill = Some("dc-b/weekly".into());
+    assert!(matches!(next(&facts), Next::Withdraw(why) if why.contains("one site at a time")));
+    facts.begun = true;
+    stays(&facts, "shop/pay");
+}
+
+#[test]
+fn a_person_or_the_end_of_its_spec_brings_services_back() {
+    for phase in [DrillPhase::Moving, DrillPhase::Holding] {
+        let mut facts = facts(phase);
+        facts.abort = Some("li: too busy a day".into());
+        assert_eq!(next(&facts), Next::Abort("li: too busy a day".into()));
+        facts.abort = None;
+        facts.deleted = true;
+        assert_eq!(next(&facts), Next::Abort("the spec is deleted".into()));
+        facts.phase = DrillPhase::Waiting;
+        ends(&facts, DrillResult::Refused, "deleted");
+    }
+}
+
+#[test]
+fn it_does_not_end_while_a_move_that_it_asked_for_is_being_carried_out() {
+    let mut facts = facts(DrillPhase::Returning);
+    facts.breaking_off = true;
+    stays(&facts, "under way");
+    facts.in_phase_for = Duration::from_secs(3);
+    facts.services.get_mut("shop/pay").unwrap().moving = true;
+    stays(&facts, "come back");
+    facts.services.get_mut("shop/pay").unwrap().moving = false;
+    ends(&facts, DrillResult::Aborted, "broken off");
+}
+
+#[test]
+fn facts_that_were_recorded_give_the_same_decision() {
+    for phase in [DrillPhase::Idle, DrillPhase::Waiting, DrillPhase::Moving, DrillPhase::Holding] {
+        let facts = facts(phase);
+        let text = serde_json::to_string(&facts).unwrap();
+        assert_eq!(next(&serde_json::from_str(&text).unwrap()), next(&facts));
+    }
 }

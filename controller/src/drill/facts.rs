@@ -7,9 +7,10 @@ use std::{
 
 use evergreen_api::resources::{DrillPhase, FailoverDrillSpec};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-/// A service that the drill is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A failover group that the drill is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillServiceFacts {
     /// Sites that hold it.
     pub holders: BTreeSet<String>,
@@ -23,8 +24,12 @@ pub struct DrillServiceFacts {
     pub steady: bool,
     /// The controllers act for it.
     pub enforced: bool,
+    /// Approvals that the service itself asks for before it is moved.
+    pub people: usize,
     /// Why it cannot be moved now: too few sites serve, the gates are closed. None: it can.
     pub closed: Option<String>,
+    /// A move that the drill asked for is being carried out.
+    pub moving: bool,
     /// Loss of data if it moved now; none when nobody measures it.
     pub lag: Option<Duration>,
 }
@@ -37,12 +42,12 @@ impl DrillServiceFacts {
 
     /// Whether it is where it was.
     pub fn is_back(&self) -> bool {
-        self.holders == self.before
+        self.holders == self.before && !self.moving
     }
 }
 
 /// An open ticket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketFacts {
     /// Who asked; none: the schedule.
     pub by: Option<String>,
@@ -53,21 +58,23 @@ pub struct TicketFacts {
 }
 
 /// How the service looks to its clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProbeFacts {
     /// Share of probes that failed in the last five seconds, 0 to 1; none when nothing was asked.
     pub error_ratio: Option<f64>,
-    /// Last failed probe minus first of this move.
+    /// From the first failed probe to the first good one after the last failed one, or to now, of the worst move so far.
     pub without_service: Duration,
 }
 
 /// Everything about one drill.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrillFacts {
     /// The spec.
     pub spec: FailoverDrillSpec,
     /// Where it is.
     pub phase: DrillPhase,
+    /// It is the only drill of the fleet that is under way: what it claimed was compared with the other sites.
+    pub begun: bool,
     /// How long it has been there, on the own monotonic clock, from zero after a restart.
     pub in_phase_for: Duration,
     /// Wall clock: for the calendar only.
@@ -78,7 +85,11 @@ pub struct DrillFacts {
     pub ticket: Option<TicketFacts>,
     /// A person asks for a ticket that was not there before, verified.
     pub asked_by: Option<String>,
-    /// Services by `namespace/name`.
+    /// A person breaks it off: who and why.
+    pub abort: Option<String>,
+    /// Its spec is being deleted.
+    pub deleted: bool,
+    /// Failover groups by name.
     pub services: BTreeMap<String, DrillServiceFacts>,
     /// Registers that may be lost before nobody can decide any more.
     pub tolerance: usize,
@@ -86,8 +97,6 @@ pub struct DrillFacts {
     pub incident: Option<String>,
     /// Another drill is under way, here or at another site.
     pub other_drill: Option<String>,
-    /// A change freeze is in force.
-    pub freeze: Option<String>,
     /// Somebody stopped everything.
     pub stopped: Option<String>,
     /// The probe.

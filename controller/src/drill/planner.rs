@@ -1,27 +1,33 @@
 //! Decides what a drill does next. Pure: the same facts give the same decision.
 //!
-//! One site at a time; never while a real incident is on, never at tolerance zero, never in a freeze, never outside of its
+//! One site at a time; never while a real incident is on, never at tolerance zero, never outside of its
 //! windows; where a service is steady, two people other than the one who asked start it.
 
 use std::time::Duration;
 
 use evergreen_api::resources::{DrillMode, DrillPhase, DrillResult};
+use serde::{Deserialize, Serialize};
 
 use super::{
     calendar,
     facts::{DrillFacts, TicketFacts},
 };
+use crate::failover::DRILL_APPROVALS;
 
-/// People who approve a drill of a steady service.
-const APPROVALS: usize = 2;
+/// Nothing ends sooner after moving back was asked for: what was already being carried out has to show first.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// What a drill does next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Next {
     /// Nothing, for this reason.
     Stay(String),
     /// Open a ticket, for this person or, if none, for the schedule.
     OpenTicket(Option<String>),
+    /// Say to the fleet that this drill wants to begin.
+    Claim,
+    /// Another drill said so too: take it back.
+    Withdraw(String),
     /// Begin: services leave the site.
     Begin,
     /// All have left: hold.
@@ -44,6 +50,9 @@ pub fn next(facts: &DrillFacts) -> Next {
 }
 
 fn idle(facts: &DrillFacts) -> Next {
+    if facts.deleted {
+        return Next::Stay("being deleted".into());
+    }
     if let Some(by) = &facts.asked_by {
         return Next::OpenTicket(Some(by.clone()));
     }
@@ -62,6 +71,12 @@ fn idle(facts: &DrillFacts) -> Next {
 
 fn waiting(facts: &DrillFacts) -> Next {
     let Some(ticket) = &facts.ticket else { return Next::End(DrillResult::Refused, "there is no ticket".into()) };
+    if let Some(why) = &facts.abort {
+        return Next::End(DrillResult::Refused, why.clone());
+    }
+    if facts.deleted {
+        return Next::End(DrillResult::Refused, "the spec is deleted".into());
+    }
     if ticket.open_for >= facts.spec.ticket_lasts.get() {
         let why = format!("nobody could start it within {}", facts.spec.ticket_lasts);
         return Next::End(DrillResult::Refused, why);
@@ -74,7 +89,7 @@ fn waiting(facts: &DrillFacts) -> Next {
         None if facts.spec.mode == DrillMode::Tabletop => {
             Next::End(DrillResult::Passed, "tabletop: it could have begun, nothing was moved".into())
         }
-        None => Next::Begin,
+        None => Next::Claim,
     }
 }
 
@@ -111,9 +126,6 @@ fn patience(facts: &DrillFacts, ticket: &TicketFacts) -> Option<String> {
     if let Some(other) = &facts.other_drill {
         return Some(format!("one site at a time: {other} is under way"));
     }
-    if let Some(why) = &facts.freeze {
-        return Some(format!("change freeze: {why}"));
-    }
     let longest = facts.spec.move_within.get() * 2 + facts.spec.hold_for.get();
     let steady = facts.services.values().any(|service| service.steady);
     if steady && facts.spec.windows.is_empty() {
@@ -134,8 +146,23 @@ fn patience(facts: &DrillFacts, ticket: &TicketFacts) -> Option<String> {
         return Some(format!("{name} is {} ms behind, the objective is {rpo}", lag.as_millis()));
     }
     let approvers = ticket.approved_by.iter().filter(|person| Some(*person) != ticket.by.as_ref()).count();
-    (steady && approvers < APPROVALS)
-        .then(|| format!("{approvers} of {APPROVALS} approvals by people other than the one who asked"))
+    let needed = needed(facts);
+    (approvers < needed).then(|| format!("{approvers} of {needed} approvals by people other than the one who asked"))
+}
+
+/// People who have to approve.
+pub fn needed(facts: &DrillFacts) -> usize {
+    let of = |one: &super::facts::DrillServiceFacts| one.people.max(if one.steady { DRILL_APPROVALS } else { 0 });
+    facts.services.values().map(of).max().unwrap_or(0)
+}
+
+/// What would keep a drill from beginning if it were asked for and approved now.
+pub fn obstacle(facts: &DrillFacts) -> Option<String> {
+    refusal(facts).or_else(|| {
+        let by = Some(String::new());
+        let all = (0..needed(facts)).map(|number| number.to_string()).collect();
+        patience(facts, &TicketFacts { by, open_for: Duration::ZERO, approved_by: all })
+    })
 }
 
 fn under_way(facts: &DrillFacts) -> Next {
@@ -147,6 +174,20 @@ fn under_way(facts: &DrillFacts) -> Next {
     }
     if facts.phase == DrillPhase::Returning {
         return returning(facts);
+    }
+    if facts.phase == DrillPhase::Moving && !facts.begun {
+        return match (&facts.abort, facts.deleted, &facts.other_drill) {
+            (Some(why), ..) => Next::End(DrillResult::Refused, why.clone()),
+            (None, true, _) => Next::End(DrillResult::Refused, "the spec is deleted".into()),
+            (None, false, Some(other)) => Next::Withdraw(format!("one site at a time: {other} is under way")),
+            (None, false, None) => Next::Begin,
+        };
+    }
+    if let Some(why) = &facts.abort {
+        return Next::Abort(why.clone());
+    }
+    if facts.deleted {
+        return Next::Abort("the spec is deleted".into());
     }
     if let Some(why) = breach(facts) {
         return Next::Abort(why);
@@ -164,6 +205,9 @@ fn under_way(facts: &DrillFacts) -> Next {
 }
 
 fn returning(facts: &DrillFacts) -> Next {
+    if facts.in_phase_for < SETTLE {
+        return Next::Stay("waits for what is under way".into());
+    }
     if facts.services.values().all(super::facts::DrillServiceFacts::is_back) {
         if facts.breaking_off {
             return Next::End(DrillResult::Aborted, "broken off; the services are back".into());
@@ -172,10 +216,7 @@ fn returning(facts: &DrillFacts) -> Next {
         return match missed {
             Some(rto) => {
                 let took = facts.probe.without_service.as_millis();
-                Next::End(
-                    DrillResult::Failed,
-                    format!("moving back took {took} ms without service, the objective is {rto}"),
-                )
+                Next::End(DrillResult::Failed, format!("{took} ms without service, the objective is {rto}"))
             }
             None => Next::End(DrillResult::Passed, "moved, held, came back".into()),
         };

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evergreen_api::{
-    names::SYSTEM_NAMESPACE,
+    names::{DRILL_GROUP_PREFIX, SYSTEM_NAMESPACE},
     resources::{Consent, ConsentPhase, ConsentSpec, ConsentStatus},
 };
 use kube::{
@@ -44,7 +44,11 @@ impl Answers {
             heard.with(|all| all.iter().map(|(name, spec)| (name.clone(), spec.clone())).collect());
         self.0.retain(|name, _| all.iter().any(|(known, _)| known == name));
         let api: Api<Consent> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-        let news = all.into_iter().filter_map(|(name, spec)| {
+        // What is about a ticket of a drill is answered in the status of the drill.
+        let of_drill = |spec: &ConsentSpec| {
+            serde_json::from_str::<Statement>(&spec.statement).is_ok_and(|s| s.group.starts_with(DRILL_GROUP_PREFIX))
+        };
+        let news = all.into_iter().filter(|(_, spec)| !of_drill(spec)).filter_map(|(name, spec)| {
             let status = if spec.dry_run { dry_run(&spec, groups) } else { standing(&spec, book, groups, now) };
             (self.0.get(&name) != Some(&status)).then_some((name, status))
         });
@@ -104,6 +108,7 @@ fn dry_run(spec: &ConsentSpec, groups: &BTreeMap<&str, (&ServiceFacts, Option<&D
         accept_loss: accept_loss.map(Into::into),
         accept_shortage,
         break_glass: false,
+        drill: None,
     });
     // Times run on; the answer stays as it was given.
     facts.consent.open_for.values_mut().for_each(|open| *open = Duration::ZERO);

@@ -14,6 +14,7 @@ use super::{
     facts::{Consent, DataFacts, DependencyFacts, Room, ServiceFacts, SiteFacts, WorkloadFacts},
     gather::{Name, SiteStore},
     memory::{Groups, Since},
+    weights::held_by_share,
 };
 use crate::{quorum::Mono, site::SiteSnapshot};
 
@@ -24,6 +25,7 @@ const WORKLOADS: Duration = Duration::from_secs(5);
 pub(super) struct Sites {
     pub own: String,
     pub profile: TimingProfile,
+    witnesses: Vec<String>,
     pub stores: BTreeMap<String, Arc<SiteStore>>,
     workloads: BTreeMap<String, BTreeMap<Name, WorkloadFacts>>,
     workloads_at: Option<Mono>,
@@ -40,10 +42,16 @@ pub(super) struct Known {
 }
 
 impl Sites {
-    pub fn new(own: &str, profile: TimingProfile, stores: BTreeMap<String, Arc<SiteStore>>) -> Self {
+    pub fn new(
+        own: &str,
+        profile: TimingProfile,
+        witnesses: Vec<String>,
+        stores: BTreeMap<String, Arc<SiteStore>>,
+    ) -> Self {
         Self {
             own: own.to_owned(),
             profile,
+            witnesses,
             stores,
             workloads: BTreeMap::new(),
             workloads_at: None,
@@ -99,7 +107,12 @@ impl Sites {
             };
             for ((group, candidates), cell) in service.spec.groups(&name.0, &name.1).into_iter().zip(cells) {
                 let entry = snapshot.map.as_ref().map(|map| map.entry(&group)).unwrap_or_default();
-                let times = self.groups.observe(&group, &entry, now);
+                let coming = |site: &str| {
+                    let services = &self.stores.get(site)?.services;
+                    let share = services.with(|all| all.get(name)?.weights.get(site).copied())?;
+                    held_by_share(&service.spec.failback, share)
+                };
+                let times = self.groups.observe(&group, &entry, coming, now);
                 let mut sites = seen.clone();
                 for (site, facts) in &mut sites {
                     let store = self.stores.get(site);
@@ -124,10 +137,15 @@ impl Sites {
                     dependencies: service
                         .spec
                         .dependencies(&name.0)
-                        .map(|other| serving.of_dependency(&other))
+                        .map(|other| serving.of_dependency(&other, &group))
                         .collect(),
-                    blocked: None,
+                    blocked: candidates.iter().find(|site| self.witnesses.contains(site)).map(|site| {
+                        format!(
+                            "{site} is a witness: it only votes and runs nothing; take it out of the service's sites"
+                        )
+                    }),
                     automatic_site: None,
+                    database: None,
                     group,
                 };
                 all.push((Known { name: name.clone(), service: service.clone(), cell }, facts));
@@ -198,7 +216,15 @@ fn room(status: RoomStatus) -> Room {
 }
 
 /// Where each service may be and where it serves, for those that depend on it.
-struct Serving(BTreeMap<Name, (BTreeSet<String>, BTreeSet<String>)>);
+struct Serving(BTreeMap<Name, Served>);
+
+/// Sites that a service may be at, those where it serves, and its groups.
+#[derive(Clone, Debug, Default)]
+struct Served {
+    sites: BTreeSet<String>,
+    at: BTreeSet<String>,
+    groups: BTreeSet<String>,
+}
 
 impl Serving {
     fn of(
@@ -222,14 +248,18 @@ impl Serving {
                 let ready = stores.get(&holder.site).and_then(|store| store.ready(&deployment));
                 fresh && ready.is_some_and(|ready| ready >= service.spec.workload.min_ready)
             });
-            let serves = serves.map(|holder| holder.site).collect();
-            serving.insert(name.clone(), (service.spec.sites.iter().cloned().collect(), serves));
+            let at = serves.map(|holder| holder.site).collect();
+            let sites = service.spec.sites.iter().cloned().collect();
+            let groups = groups.iter().map(|(group, _)| group.clone()).collect();
+            serving.insert(name.clone(), Served { sites, at, groups });
         }
         Self(serving)
     }
 
-    fn of_dependency(&self, name: &Name) -> DependencyFacts {
-        let (sites, serves_at) = self.0.get(name).cloned().unwrap_or_default();
-        DependencyFacts { name: format!("{}/{}", name.0, name.1), sites, serves_at }
+    /// What a service of this group may know of a service that it depends on.
+    fn of_dependency(&self, name: &Name, group: &str) -> DependencyFacts {
+        let Served { sites, at, groups } = self.0.get(name).cloned().unwrap_or_default();
+        let same_group = groups.contains(group);
+        DependencyFacts { name: format!("{}/{}", name.0, name.1), sites, serves_at: at, same_group }
     }
 }

@@ -1,5 +1,7 @@
 //! What the planner may know: values only, so that a decision can be recorded with them and made again.
 
+mod database;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -8,6 +10,7 @@ use std::{
 use evergreen_api::resources::{MultiActiveServiceSpec, Stability, TimingProfile};
 use serde::{Deserialize, Serialize};
 
+pub use self::database::{DatabaseFacts, HookAnswer, HookCall, HookToken, HookTrouble, HookVerb, HookWish};
 use crate::quorum::{Entry, Holder};
 
 /// One site, as the own site sees it.
@@ -76,6 +79,16 @@ pub enum DataFacts {
     },
 }
 
+impl DataFacts {
+    /// The last position that is known.
+    pub fn position(&self) -> Option<u64> {
+        match self {
+            Self::Answer(at) => at.position,
+            Self::Silent { last, .. } => last.as_ref()?.position,
+        }
+    }
+}
+
 /// An answer of a data gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataPosition {
@@ -100,6 +113,9 @@ pub struct DependencyFacts {
     pub sites: BTreeSet<String>,
     /// Sites that hold it and can serve.
     pub serves_at: BTreeSet<String>,
+    /// It shares the failover group: both move in one act.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_group: bool,
 }
 
 /// What a person asked for, signed.
@@ -119,6 +135,27 @@ pub struct MoveRequest {
     pub accept_shortage: bool,
     /// Made with a break-glass key.
     pub break_glass: bool,
+    /// It is a drill's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillMark>,
+}
+
+/// People who approve a drill of a steady service.
+pub const DRILL_APPROVALS: usize = 2;
+
+/// What a drill that asks brings with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillMark {
+    /// Drill.
+    pub name: String,
+    /// Digest of its ticket.
+    pub ticket: String,
+    /// Nothing is asked for but that nothing moves by itself.
+    pub hold: bool,
+    /// Trace that the move belongs to.
+    pub traceparent: Option<String>,
+    /// Who approved the ticket, verified.
+    pub approved_by: Vec<String>,
 }
 
 /// Loss that a person accepts by name.
@@ -191,6 +228,9 @@ pub struct ServiceFacts {
     pub blocked: Option<String>,
     /// The one lost site that automatic moves may take from at this time.
     pub automatic_site: Option<String>,
+    /// What is known of the hooks of its database; none where it has none.
+    #[serde(default)]
+    pub database: Option<DatabaseFacts>,
 }
 
 impl ServiceFacts {
@@ -204,6 +244,21 @@ impl ServiceFacts {
     /// Current incarnation of a site whose lease is fresh.
     pub fn fresh(&self, site: &str) -> Option<&Holder> {
         self.sites.get(site).and_then(|facts| facts.fresh.as_ref())
+    }
+
+    /// What people or a drill ask for. A drill asks for nothing while a holder is lost: that is no exercise.
+    pub fn request(&self) -> Option<&MoveRequest> {
+        let lost = self.entry.holders.iter().any(|holder| self.fresh(&holder.site).is_none());
+        self.consent.request.as_ref().filter(|request| match &request.drill {
+            Some(drill) => !drill.hold && !lost,
+            None => true,
+        })
+    }
+
+    /// A drill wants nothing moved back, and no holder is lost.
+    pub fn held_by_drill(&self) -> bool {
+        let drill = self.consent.request.as_ref().and_then(|request| request.drill.as_ref());
+        drill.is_some_and(|drill| drill.hold)
     }
 
     /// Place of a site in the order of preference.

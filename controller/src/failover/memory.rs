@@ -51,10 +51,21 @@ pub(super) struct EntryTimes {
 }
 
 impl Groups {
-    /// Takes in the entry as it is now. What was there at the first look was not seen to move.
-    pub fn observe(&mut self, name: &str, entry: &Entry, now: Mono) -> EntryTimes {
+    /// Takes in the entry as it is now. What was there at the first look was not seen to move; `coming` answers how long
+    /// ago a site entered that was still taking its share step by step when this process began.
+    pub fn observe(
+        &mut self,
+        name: &str,
+        entry: &Entry,
+        coming: impl Fn(&str) -> Option<Duration>,
+        now: Mono,
+    ) -> EntryTimes {
         let group = self.0.entry(name.to_owned()).or_default();
         let holders: BTreeSet<String> = entry.holders.iter().map(|holder| holder.site.clone()).collect();
+        if group.holders.is_empty() {
+            let entered = |site: &String| Some((site.clone(), now.saturating_sub(coming(site)?)));
+            group.entered.extend(holders.iter().filter_map(entered));
+        }
         match group.version {
             Some((version, _)) if version == entry.version => {}
             Some(_) => {
@@ -102,12 +113,24 @@ mod tests {
     fn a_restart_is_no_move_and_what_was_there_at_first_was_not_seen_to_come() {
         let at = Mono::from_secs;
         let mut groups = Groups::default();
-        let first = groups.observe("g", &entry(1, &[("a", 1)]), at(0));
+        let first = groups.observe("g", &entry(1, &[("a", 1)]), |_| None, at(0));
         assert!(first.moved_for.is_none() && first.entered_for.is_empty());
-        let restarted = groups.observe("g", &entry(2, &[("a", 2)]), at(10));
+        let restarted = groups.observe("g", &entry(2, &[("a", 2)]), |_| None, at(10));
         assert!(restarted.moved_for.is_none() && restarted.stable_for.is_zero());
-        groups.observe("g", &entry(3, &[("b", 1)]), at(20));
-        let later = groups.observe("g", &entry(3, &[("b", 1)]), at(25));
+        groups.observe("g", &entry(3, &[("b", 1)]), |_| None, at(20));
+        let later = groups.observe("g", &entry(3, &[("b", 1)]), |_| None, at(25));
         assert_eq!((later.moved_for, later.entered_for["b"]), (Some(at(5)), at(5)));
+    }
+
+    #[test]
+    fn a_site_that_was_coming_back_when_the_process_began_goes_on_where_it_was() {
+        let at = Mono::from_secs;
+        let mut groups = Groups::default();
+        let coming = |site: &str| (site == "b").then_some(at(40));
+        groups.observe("g", &entry(0, &[]), coming, at(99));
+        let first = groups.observe("g", &entry(7, &[("a", 1), ("b", 2)]), coming, at(100));
+        assert_eq!(first.entered_for, [("b".to_owned(), at(40))].into());
+        let later = groups.observe("g", &entry(7, &[("a", 1), ("b", 2)]), coming, at(110));
+        assert_eq!(later.entered_for["b"], at(50));
     }
 }

@@ -8,12 +8,39 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    facts::ServiceFacts,
+    facts::{MoveRequest, ServiceFacts},
     planner::{Decision, Verdict},
 };
+use crate::quorum::Holder;
 
 /// Kind of the audit record of a decision.
 pub const DECISION: &str = "failover.decision";
+
+/// Kind of the audit record of a move that a break-glass key asks for.
+pub const BREAK_GLASS: &str = "failover.break-glass";
+
+/// Body of the audit record of a break-glass request: written when it first counts and whenever its verdict changes, beside
+/// the record of the decision, so that every use of the emergency's key is found without reading decisions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokenGlass {
+    /// Site whose controller took it in.
+    pub site: String,
+    /// Failover group.
+    pub group: String,
+    /// Who: the name of the key.
+    pub by: String,
+    /// Digest of the signed statement.
+    pub request: String,
+    /// What was asked for.
+    pub asked: MoveRequest,
+    /// Sites that hold the group.
+    pub from: Vec<String>,
+    /// Sites that shall hold it.
+    pub to: Vec<String>,
+    /// What became of it.
+    pub verdict: Verdict,
+}
 
 /// Body of the audit record of a decision.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,6 +101,13 @@ impl Teller {
                 continue;
             }
             say(decision);
+            if let Some(broken) = broken_glass(&self.site, facts, decision) {
+                tracing::error!(group = broken.group, by = broken.by, verdict = ?broken.verdict, "BREAK-GLASS key used");
+                match serde_json::to_value(&broken) {
+                    Ok(body) => drafts.push(Draft { at: at.to_owned(), kind: BREAK_GLASS.into(), body }),
+                    Err(error) => tracing::error!(%error, "the use of a break-glass key cannot be recorded"),
+                }
+            }
             let body = Decided {
                 site: self.site.clone(),
                 votes: votes.clone(),
@@ -110,6 +144,23 @@ impl Teller {
     }
 }
 
+/// What is recorded of the emergency's key, if this decision answers it.
+fn broken_glass(site: &str, facts: &ServiceFacts, decision: &Decision) -> Option<BrokenGlass> {
+    let asked =
+        facts.request().filter(|request| request.break_glass && decision.request.as_ref() == Some(&request.id))?;
+    let names = |holders: &[Holder]| holders.iter().map(|holder| holder.site.clone()).collect();
+    Some(BrokenGlass {
+        site: site.to_owned(),
+        group: decision.group.clone(),
+        by: asked.by.clone(),
+        request: asked.id.clone(),
+        asked: asked.clone(),
+        from: names(&decision.old.holders),
+        to: names(&decision.holders),
+        verdict: decision.verdict.clone(),
+    })
+}
+
 /// What makes a decision another one. Numbers that run on by themselves are no news.
 fn key(decision: &Decision) -> String {
     let sites: Vec<&str> = decision.holders.iter().map(|holder| holder.site.as_str()).collect();
@@ -136,4 +187,50 @@ fn say(decision: &Decision) {
         "{}",
         decision.reason
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use evergreen_api::resources::Decision as Policy;
+
+    use super::*;
+    use crate::failover::planner::{
+        plan,
+        testing::{lost, request, single},
+    };
+
+    #[tokio::test]
+    async fn the_use_of_a_break_glass_key_has_a_record_of_its_own_and_an_ordinary_request_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(Mutex::new(AuditLog::open(folder.path(), "2026-11-01T00:00:00Z").unwrap()));
+        let mut teller = Teller::new("dc-b", Some(log));
+        let mut facts = single("account", &["a"]);
+        facts.spec.decision.unplanned = Some(Policy::Approve);
+        facts.sites.insert("a".into(), lost());
+        facts.consent.request = Some(request(Some("b")));
+        let waits = plan(&facts).unwrap();
+        assert!(matches!(waits.verdict, Verdict::Propose(_)), "{:?}", waits.verdict);
+        teller.tell([(&facts, &waits, None)].into_iter(), &Votes::default(), "2026-11-01T00:00:00Z").await;
+
+        facts.consent.request = Some(MoveRequest { id: "r2".into(), break_glass: true, ..request(Some("b")) });
+        let acts = plan(&facts).unwrap();
+        assert_eq!(acts.verdict, Verdict::Act);
+        for _ in 0..2 {
+            teller.tell([(&facts, &acts, None)].into_iter(), &Votes::default(), "2026-11-01T00:00:01Z").await;
+        }
+
+        let mut kinds = Vec::new();
+        let mut bodies = Vec::new();
+        evergreen_audit::read(folder.path(), |record| {
+            let record = record.unwrap();
+            if record.kind == BREAK_GLASS {
+                bodies.push(serde_json::from_value::<BrokenGlass>(record.body.clone()).unwrap());
+            }
+            kinds.push(record.kind);
+        })
+        .unwrap();
+        assert_eq!(kinds, [DECISION, BREAK_GLASS, DECISION], "once, and only for that key");
+        assert_eq!((bodies[0].by.as_str(), bodies[0].request.as_str()), ("zhang", "r2"));
+        assert_eq!((bodies[0].from.as_slice(), bodies[0].to.as_slice()), (&["a".into()][..], &["b".into()][..]));
+    }
 }

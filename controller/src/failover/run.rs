@@ -18,21 +18,25 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    advise::Adviser,
     answer::Answers,
     assemble::{Known, Sites},
+    data_centers::DataCenters,
     data_gate::{DataBook, GateClient, Question},
+    database::HookBook,
     facts::{Consent, ServiceFacts},
     gather::{self, Name, OwnRoom, Peer},
     incidents::SiteIncidents,
-    planner::{Actor, Decision, Verdict, headroom, plan_all},
+    planner::{Actor, DatabaseDuty, Decision, Verdict, duty, headroom, plan_all},
     record::{Teller, Votes},
     route::Router,
     status::{self, StatusWriter},
+    window::Window,
 };
 use crate::{
     consent::{ConsentBook, ConsentWatch, KillSwitch},
     quorum::{Goal, Mono, Standing},
-    site::{BootClock, GrantBook, SiteHandle, SiteSnapshot},
+    site::{BootClock, GrantBook, Register, SiteHandle, SiteSnapshot},
     traffic::{TrafficAllow, TrafficContext},
 };
 
@@ -53,6 +57,12 @@ pub struct FailoverContext {
     pub client: Client,
     /// Member sites, the own one included.
     pub members: Vec<Peer>,
+    /// All registers, those of witnesses included.
+    pub registers: Vec<Arc<Register>>,
+    /// Data centers that only vote.
+    pub witnesses: Vec<String>,
+    /// UID of the own cluster.
+    pub cluster: String,
     /// The protocol core.
     pub handle: SiteHandle,
     /// Who holds grants.
@@ -69,6 +79,8 @@ pub struct FailoverContext {
     pub audit: Option<Arc<Mutex<AuditLog>>>,
     /// What actuators outside of the cluster may be connected to.
     pub traffic_allow: TrafficAllow,
+    /// Where drills look in.
+    pub window: Window,
 }
 
 /// What people said and for how long it has been asked of them.
@@ -106,7 +118,8 @@ impl Said {
 pub async fn run(context: FailoverContext, cancel: CancellationToken) {
     let store =
         |peer: &Peer| (peer.site.clone(), gather::start(peer.clone(), peer.site == context.site, cancel.clone()));
-    let mut sites = Sites::new(&context.site, context.profile, context.members.iter().map(store).collect());
+    let stores = context.members.iter().map(store).collect();
+    let mut sites = Sites::new(&context.site, context.profile, context.witnesses.clone(), stores);
     let room = OwnRoom::start(&context.client, cancel.clone());
     let mut incidents = SiteIncidents::new(&context.site, context.incidents.clone());
     let mut router =
@@ -115,6 +128,15 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
     let mut answers = Answers::default();
     let writer = StatusWriter::start(context.client.clone(), cancel.clone());
     let data = DataBook::start(context.gates.clone(), cancel.clone());
+    let mut adviser = Adviser::start(&context.site, context.client.clone(), cancel.clone());
+    let mut hooks = HookBook::new(&context.site, context.gates.clone());
+    let data_centers = DataCenters {
+        client: context.client.clone(),
+        own: context.site.clone(),
+        cluster: context.cluster.clone(),
+        timing: context.handle.timing,
+        registers: context.registers.clone(),
+    };
     let mut said = Said::default();
     let mut acting: Option<String> = None;
     let mut room_now = None;
@@ -147,7 +169,10 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
         data.want(questions(&facts));
         // A lost site stays the one that is being replaced until it is back.
         acting = acting.filter(|site| !snapshot.fresh.contains_key(site));
-        facts.iter_mut().for_each(|facts| facts.automatic_site.clone_from(&acting));
+        for facts in &mut facts {
+            facts.automatic_site.clone_from(&acting);
+            facts.database = hooks.facts(facts, now);
+        }
         let decided = plan_all(&mut facts);
         let automatic = |decision: &Decision| matches!(decision.cause, super::planner::Cause::SiteLost(_));
         if acting.is_none() && decided.iter().flatten().any(|d| automatic(d) && d.verdict == Verdict::Act) {
@@ -162,17 +187,31 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
             facts.iter().zip(&decided).filter_map(|(facts, decision)| Some((facts, decision.as_ref()?))).collect();
         said.proposed(&made, now);
         let wall = jiff::Timestamp::now().to_string();
-        let traced = made.iter().map(|(facts, decision)| (*facts, *decision, incidents.traceparent(decision)));
+        let traced = made.iter().map(|(facts, decision)| (*facts, *decision, trace_of(&incidents, facts, decision)));
         teller.tell(traced, &votes(&snapshot), &wall).await;
         let decisions: Vec<Decision> = made.iter().map(|(_, decision)| (*decision).clone()).collect();
-        context.handle.pursue(goal(&context, &decisions, coordinating, &incidents, now));
+        let duties: Vec<Option<DatabaseDuty>> =
+            facts.iter().zip(&decided).map(|(facts, decision)| duty(facts, decision.as_ref())).collect();
+        context.book.raise(raised(&facts, &duties));
+        for (facts, duty) in facts.iter().zip(&duties) {
+            hooks.carry_out(facts, duty.as_ref().unwrap_or(&DatabaseDuty::default()), now);
+        }
+        hooks.retain(&facts);
+        context.handle.pursue(goals(&context, &made, coordinating, &incidents, now));
+        context.window.show(&snapshot, facts.iter().zip(decided.iter().map(Option::as_ref)), &shortages, now);
+        let advice = known.iter().zip(&facts).zip(&decided);
+        adviser.advise(advice.map(|((known, facts), decision)| (&*known.service, facts, decision.as_ref())));
         for (known, facts) in known.iter().zip(&facts).filter(|(known, _)| known.cell.is_none()) {
             if facts.spec.enforcement == Enforcement::Enforce {
                 router.drive(&context.site, &known.name, facts, coordinating, &incidents);
             }
         }
-        let weights_of = |name: &Name| router.applied(name);
-        let looks = status::looks(&known, &facts, &decided, &shortages, weights_of, &context.site);
+        for (name, cells) in cells_by_service(&known, &facts) {
+            if cells.iter().all(|facts| facts.spec.enforcement == Enforcement::Enforce) {
+                router.drive_cells(&context.site, name, &cells, coordinating, &incidents);
+            }
+        }
+        let looks = status::looks(&known, &facts, &decided, &duties, &shortages, &router, &context.site);
         for look in looks {
             writer.want(status::of_service(&look, &wall), &look);
         }
@@ -189,7 +228,7 @@ pub async fn run(context: FailoverContext, cancel: CancellationToken) {
         if now >= status_due {
             status_due = now + STATUS_INTERVAL;
             let room = room_now.as_ref();
-            status::write_data_centers(&context.client, &snapshot, &context.site, coordinator, room, &wall).await;
+            data_centers.write(&snapshot, coordinator, room, jiff::Timestamp::now()).await;
         }
     }
 }
@@ -213,11 +252,31 @@ fn questions(all: &[ServiceFacts]) -> Vec<Question> {
             facts.candidates.iter().map(|site| Question {
                 group: facts.group.clone(),
                 site: site.clone(),
-                epoch: facts.entry.at(site).map_or(0, |holder| holder.epoch),
+                epoch: facts.entry.version,
                 gate: gate.clone(),
             })
         })
         .collect()
+}
+
+/// The cells of each Unitized service, in the order of its spec.
+fn cells_by_service<'a>(known: &'a [Known], facts: &'a [ServiceFacts]) -> BTreeMap<&'a Name, Vec<&'a ServiceFacts>> {
+    let mut cells: BTreeMap<&Name, Vec<&ServiceFacts>> = BTreeMap::new();
+    for (known, facts) in known.iter().zip(facts).filter(|(known, _)| known.cell.is_some()) {
+        cells.entry(&known.name).or_default().push(facts);
+    }
+    cells
+}
+
+/// Groups that wait for a database, and the version under which all of their databases were promoted.
+fn raised(all: &[ServiceFacts], duties: &[Option<DatabaseDuty>]) -> BTreeMap<String, Option<u64>> {
+    let mut raised: BTreeMap<String, Option<u64>> = BTreeMap::new();
+    for (facts, duty) in all.iter().zip(duties) {
+        let Some(duty) = duty else { continue };
+        let known = raised.entry(facts.group.clone()).or_insert(duty.raised);
+        *known = known.filter(|version| duty.raised == Some(*version));
+    }
+    raised
 }
 
 fn votes(snapshot: &SiteSnapshot) -> Votes {
@@ -243,24 +302,35 @@ fn coordinator<'a>(context: &'a FailoverContext, snapshot: &SiteSnapshot) -> Opt
     names.into_iter().find(|site| snapshot.fresh.contains_key(*site))
 }
 
-/// The goal that this site has to pursue, if any: one at a time, in the order of the services' names.
-fn goal(
+/// The goals that this site has to pursue, one for each group: all of them at once, so that a lost site's groups move in
+/// one round of the map.
+fn goals(
     context: &FailoverContext,
-    decisions: &[Decision],
+    made: &[(&ServiceFacts, &Decision)],
     coordinating: bool,
     incidents: &SiteIncidents,
     now: Mono,
-) -> Option<Goal> {
-    let mine = |decision: &&Decision| {
+) -> Vec<Goal> {
+    let mine = |(_, decision): &&(&ServiceFacts, &Decision)| {
         decision.verdict == Verdict::Act
             && match &decision.actor {
                 Actor::Coordinator => coordinating,
                 Actor::Leaver(site) => *site == context.site,
             }
     };
-    decisions.iter().find(mine).map(|decision| {
+    // Services of one group move together: each of them has to be ready for it.
+    let unready: BTreeSet<&str> = made
+        .iter()
+        .filter(|(_, decision)| decision.verdict != Verdict::Act)
+        .map(|(_, decision)| decision.group.as_str())
+        .collect();
+    let snapshot = context.handle.now();
+    let mut named: BTreeSet<&str> = BTreeSet::new();
+    let ready = |(_, decision): &&(&ServiceFacts, &Decision)| !unready.contains(decision.group.as_str());
+    let whole = made.iter().filter(mine).filter(ready).filter(|(_, decision)| named.insert(&decision.group));
+    let goal = |(facts, decision): &(&ServiceFacts, &Decision)| {
         let version = decision.old.version;
-        let released = context.handle.now().released.get(&(decision.group.clone(), version)).copied();
+        let released = snapshot.released.get(&(decision.group.clone(), version)).copied();
         let drained = released.is_some_and(|released| {
             context.book.drained(&decision.group, version, released, &context.handle.timing, now)
         });
@@ -269,7 +339,15 @@ fn goal(
             old: decision.old.clone(),
             holders: decision.holders.clone(),
             drained,
-            traceparent: incidents.traceparent(decision),
+            traceparent: trace_of(incidents, facts, decision),
         }
-    })
+    };
+    whole.map(goal).collect()
+}
+
+/// The trace of the incident or of the drill that a decision belongs to.
+fn trace_of(incidents: &SiteIncidents, facts: &ServiceFacts, decision: &Decision) -> Option<String> {
+    let drill = facts.request().filter(|request| Some(&request.id) == decision.request.as_ref());
+    let drill = drill.and_then(|request| request.drill.as_ref()?.traceparent.clone());
+    drill.or_else(|| incidents.traceparent(decision))
 }

@@ -5,15 +5,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use evergreen_api::{
     Validate,
     resources::{
-        CellStatus, Condition, ConditionStatus, DataCenter, DataCenterStatus, HeadroomStatus, HolderStatus,
-        MultiActiveService, MultiActiveServiceStatus, ProposalStatus, RoomStatus, set_condition, spec_hash,
+        CellStatus, Condition, ConditionStatus, DatabaseStatus, HeadroomStatus, HolderStatus, MultiActiveService,
+        MultiActiveServiceStatus, ProposalStatus, set_condition, spec_hash,
     },
     validate,
 };
 use futures::StreamExt;
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -21,14 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     assemble::Known,
+    conditions::{self, Said},
     facts::ServiceFacts,
     gather::Name,
-    planner::{Decision, Verdict},
+    planner::{DatabaseDuty, Decision, Verdict},
+    route::Router,
 };
-use crate::{
-    quorum::Standing,
-    site::{SiteSnapshot, clients::CALL_TIMEOUT},
-};
+use crate::site::clients::CALL_TIMEOUT;
 
 /// Statuses written at a time.
 const AT_A_TIME: usize = 8;
@@ -40,6 +39,7 @@ struct Group<'a> {
     cell: Option<&'a str>,
     facts: &'a ServiceFacts,
     decision: Option<&'a Decision>,
+    duty: Option<&'a DatabaseDuty>,
 }
 
 /// Everything that a service's status speaks of.
@@ -48,13 +48,21 @@ pub(super) struct Look<'a> {
     groups: Vec<Group<'a>>,
     headroom: Option<&'a HeadroomStatus>,
     weights: BTreeMap<String, u32>,
+    traffic: Option<&'a Said>,
     own: &'a str,
 }
 
 impl Look<'_> {
     /// A service whose spec is not understood.
     pub fn refused(service: &Arc<MultiActiveService>) -> Self {
-        Look { service: service.clone(), groups: Vec::new(), headroom: None, weights: BTreeMap::new(), own: "" }
+        Look {
+            service: service.clone(),
+            groups: Vec::new(),
+            headroom: None,
+            weights: BTreeMap::new(),
+            traffic: None,
+            own: "",
+        }
     }
 }
 
@@ -63,14 +71,15 @@ pub(super) fn looks<'a>(
     known: &'a [Known],
     facts: &'a [ServiceFacts],
     decided: &'a [Option<Decision>],
+    duties: &'a [Option<DatabaseDuty>],
     shortages: &'a BTreeMap<String, HeadroomStatus>,
-    weights: impl Fn(&Name) -> BTreeMap<String, u32>,
+    router: &'a Router,
     own: &'a str,
 ) -> Vec<Look<'a>> {
     let mut looks: Vec<Look<'a>> = Vec::new();
     let mut last: Option<&Name> = None;
-    for ((known, facts), decision) in known.iter().zip(facts).zip(decided) {
-        let group = Group { cell: known.cell.as_deref(), facts, decision: decision.as_ref() };
+    for (((known, facts), decision), duty) in known.iter().zip(facts).zip(decided).zip(duties) {
+        let group = Group { cell: known.cell.as_deref(), facts, decision: decision.as_ref(), duty: duty.as_ref() };
         let headroom = shortages.get(&facts.group);
         match looks.last_mut().filter(|_| last == Some(&known.name)) {
             Some(look) => {
@@ -84,7 +93,8 @@ pub(super) fn looks<'a>(
                 service: known.service.clone(),
                 groups: vec![group],
                 headroom,
-                weights: weights(&known.name),
+                weights: router.applied(&known.name),
+                traffic: router.said(&known.name),
                 own,
             }),
         }
@@ -122,6 +132,22 @@ pub(super) fn of_service(look: &Look, now: &str) -> MultiActiveServiceStatus {
     let reason = if same == members { "Same" } else { "Differs" };
     let drift = same * 2 <= members;
     set_condition(&mut status.conditions, "SpecDrift", drift.into(), reason, &message, generation, now);
+    let facts = || look.groups.iter().map(|group| group.facts);
+    let movable = conditions::movable(facts());
+    let mut say = |kind: &str, said: &Said| {
+        set_condition(&mut status.conditions, kind, said.holds.into(), said.reason, &said.message, generation, now);
+    };
+    say("Movable", &movable);
+    let data = conditions::data(facts());
+    data.iter().for_each(|said| say("DataGate", said));
+    look.traffic.into_iter().for_each(|said| say("Traffic", said));
+    // What is no longer looked at says nothing.
+    let known = |kind: &str| match kind {
+        "DataGate" => data.is_some(),
+        "Traffic" => look.traffic.is_some(),
+        _ => true,
+    };
+    status.conditions.retain(|condition| known(&condition.type_));
     let serving =
         |group: &Group| group.facts.entry.holders.iter().filter(|holder| group.facts.can_serve(&holder.site)).count();
     let wanted = service.spec.min_active as usize;
@@ -133,8 +159,13 @@ pub(super) fn of_service(look: &Look, now: &str) -> MultiActiveServiceStatus {
             format!("{served} of {cells} cells are served")
         }
     };
-    let reason = if least >= wanted { "Served" } else { "TooFewSites" };
-    let ready = ConditionStatus::from(accepted && least >= wanted);
+    let unled = look.groups.iter().find(|group| unled(group, look.own)).and_then(|group| group.duty);
+    let (reason, message) = match (least >= wanted, unled) {
+        (_, Some(duty)) => ("DatabaseNotPromoted", format!("nothing is granted here yet: {}", duty.told)),
+        (true, None) => ("Served", message),
+        (false, None) => ("TooFewSites", message),
+    };
+    let ready = ConditionStatus::from(accepted && least >= wanted && unled.is_none());
     set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, now);
     let cells = first.cell.is_some();
     let holders = || look.groups.iter().flat_map(|group| &group.facts.entry.holders);
@@ -147,12 +178,28 @@ pub(super) fn of_service(look: &Look, now: &str) -> MultiActiveServiceStatus {
     status.active_sites = (!sites.is_empty()).then(|| sites.into_iter().collect::<Vec<_>>().join(","));
     status.cells = look.groups.iter().filter_map(cell).collect();
     status.plan = look.groups.iter().filter_map(|group| group.decision).flat_map(describe).collect();
+    status.database = look.groups.iter().filter_map(database).collect();
     status.proposal = look.groups.iter().find_map(proposal);
     status.headroom = look.headroom.cloned();
     status.weights = look.weights.clone();
     status.spec_hash = Some(spec_hash(&service.spec));
     status.ready_replicas = first.facts.sites.get(look.own).and_then(|site| site.ready).unwrap_or(0);
     status
+}
+
+/// Whether this site holds the group and its database is not promoted yet.
+fn unled(group: &Group, own: &str) -> bool {
+    group.facts.entry.at(own).is_some() && group.duty.is_some_and(|duty| duty.raised.is_none())
+}
+
+fn database(group: &Group) -> Option<DatabaseStatus> {
+    let duty = group.duty?;
+    Some(DatabaseStatus {
+        group: group.facts.group.clone(),
+        entry_version: group.facts.entry.version,
+        leads: duty.raised.is_some(),
+        message: duty.told.clone(),
+    })
 }
 
 fn cell(group: &Group) -> Option<CellStatus> {
@@ -252,66 +299,7 @@ impl StatusWriter {
     }
 }
 
-/// Writes the status of every DataCenter as seen from this site.
-pub(super) async fn write_data_centers(
-    client: &Client,
-    snapshot: &SiteSnapshot,
-    own: &str,
-    coordinator: Option<&str>,
-    room: Option<&RoomStatus>,
-    now: &str,
-) {
-    let api: Api<DataCenter> = Api::all(client.clone());
-    let Ok(Ok(sites)) = tokio::time::timeout(CALL_TIMEOUT, api.list(&ListParams::default())).await else { return };
-    for site in sites {
-        let name = site.name_any();
-        let mut status = of_data_center(&site, snapshot, own, coordinator, now);
-        status.room = if name == own { room.cloned() } else { None };
-        if site.status.as_ref() != Some(&status) {
-            let patch = Patch::Merge(json!({"status": status}));
-            let parameters = PatchParams::default();
-            let write = api.patch_status(&name, &parameters, &patch);
-            report(tokio::time::timeout(CALL_TIMEOUT, write).await, "DataCenter", &name);
-        }
-    }
-}
-
-fn of_data_center(
-    site: &DataCenter,
-    snapshot: &SiteSnapshot,
-    own: &str,
-    coordinator: Option<&str>,
-    now: &str,
-) -> DataCenterStatus {
-    let name = site.name_any();
-    let mut status = site.status.clone().unwrap_or_default();
-    let generation = site.metadata.generation;
-    let errors = site.spec.validate();
-    let message = if errors.is_empty() { "the spec is understood".to_owned() } else { validate::summary(&errors) };
-    let reason = if errors.is_empty() { "Valid" } else { "Invalid" };
-    set_condition(&mut status.conditions, "Accepted", errors.is_empty().into(), reason, &message, generation, now);
-    let quarantined = snapshot.quarantined.iter().find(|(site, _)| *site == name);
-    let fresh = snapshot.fresh.get(&name);
-    let (in_quorum, reason, message) = match (&snapshot.standing, fresh, quarantined) {
-        (_, _, Some((_, why))) => (false, "RegisterNotTrusted", format!("its register is excluded: {why}")),
-        (Standing::Out(why), _, None) if name == own => (false, "NoMajority", why.clone()),
-        (_, Some(_), None) => {
-            (true, "Renewed", format!("renewed at a majority ({} of {})", snapshot.majority, snapshot.registers))
-        }
-        (_, None, None) => (false, "Silent", "its lease is not fresh at a majority, as seen from here".to_owned()),
-    };
-    set_condition(&mut status.conditions, "InQuorum", in_quorum.into(), reason, &message, generation, now);
-    status.epoch = fresh.map(|holder| holder.epoch).or(status.epoch);
-    status.incarnation = fresh.map(|holder| holder.incarnation.0.clone()).or(status.incarnation);
-    status.coordinator = coordinator.map(str::to_owned);
-    if name == own {
-        status.reachable_registers.clone_from(&snapshot.reachable);
-    }
-    status.spec_hash = Some(spec_hash(&site.spec));
-    status
-}
-
-fn report<T>(result: Result<Result<T, kube::Error>, tokio::time::error::Elapsed>, kind: &str, name: &str) {
+pub(super) fn report<T>(result: Result<Result<T, kube::Error>, tokio::time::error::Elapsed>, kind: &str, name: &str) {
     match result {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(kind, name, %error, "status could not be written; it will be tried again"),

@@ -1,8 +1,8 @@
 //! How a site's entry splits traffic, from who holds the group. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use evergreen_api::resources::FailbackMode;
+use evergreen_api::resources::{Failback, FailbackMode, TrafficWhitelist};
 
 use super::facts::ServiceFacts;
 
@@ -40,9 +40,18 @@ fn share(facts: &ServiceFacts, own: &str) -> u32 {
     let Some(held) = facts.entered_for.get(own).filter(|_| failback.mode == FailbackMode::Gradual) else {
         return WHOLE;
     };
-    let soak = failback.soak.get().max(std::time::Duration::from_millis(1));
+    let soak = failback.soak.get().max(Duration::from_millis(1));
     let step = usize::try_from(held.as_millis() / soak.as_millis()).unwrap_or(usize::MAX);
     failback.steps().get(step).copied().unwrap_or(WHOLE).min(WHOLE)
+}
+
+/// How long a site that comes back step by step has held a service of whose clients it serves `share`: as long as it takes
+/// to get to that step. None for one that serves all, or does not come back step by step.
+pub fn held_by_share(failback: &Failback, share: u32) -> Option<Duration> {
+    let steps = failback.steps();
+    let step = steps.iter().rposition(|step| *step <= share).unwrap_or(0);
+    let coming = failback.mode == FailbackMode::Gradual && share < WHOLE && step + 1 < steps.len();
+    coming.then(|| failback.soak.get() * u32::try_from(step).unwrap_or(u32::MAX))
 }
 
 /// Weights at an entry before all sites: the holders that can serve, evenly; none to leave it as it is (fail static).
@@ -54,12 +63,16 @@ pub fn fleet_weights(facts: &ServiceFacts) -> Option<BTreeMap<String, u32>> {
     (targets > 0).then(|| facts.spec.sites.iter().map(weight).collect())
 }
 
+/// Clients that are led to one site whatever the shares are; none while that site does not hold the service or cannot serve,
+/// so that they go where everybody goes.
+pub fn whitelist(facts: &ServiceFacts) -> Option<TrafficWhitelist> {
+    let list = facts.spec.whitelist.as_ref()?;
+    let holds = facts.entry.holders.iter().any(|holder| holder.site == list.site);
+    (holds && facts.can_serve(&list.site)).then(|| list.clone())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use evergreen_api::resources::FailbackMode;
-
     use super::*;
     use crate::failover::planner::testing::active;
 
@@ -100,9 +113,32 @@ mod tests {
     }
 
     #[test]
+    fn a_whitelist_counts_while_its_site_holds_the_service_and_can_serve() {
+        let list = TrafficWhitelist { header: "x-tester".into(), value: "1".into(), site: "b".into() };
+        let listed = |holders: &[&str], ready: u32| {
+            let mut facts = facts(holders, &[("a", 2), ("b", ready)]);
+            facts.spec.whitelist = Some(list.clone());
+            whitelist(&facts)
+        };
+        assert_eq!(listed(&["a", "b"], 2), Some(list.clone()));
+        assert_eq!(listed(&["a", "b"], 0), None);
+        assert_eq!(listed(&["a"], 2), None, "testers are led to no site that may not serve");
+    }
+
+    #[test]
     fn with_nobody_left_the_route_stays_as_it_is() {
         assert_eq!(split(&facts(&["a", "b"], &[("a", 0), ("b", 0)]), "a"), None);
         assert_eq!(split(&facts(&[], &[("a", 2)]), "a"), None);
+    }
+
+    #[test]
+    fn a_share_tells_how_long_a_site_has_been_coming_back() {
+        let mut facts = active(&["a"]);
+        facts.spec.failback.steps = vec![20, 60, 100];
+        assert_eq!(held_by_share(&facts.spec.failback, 20), None, "nothing comes back step by step");
+        facts.spec.failback.mode = FailbackMode::Gradual;
+        let held = |share| held_by_share(&facts.spec.failback, share).map(|held| held.as_secs());
+        assert_eq!([0, 20, 59, 60, 100].map(held), [Some(0), Some(0), Some(0), Some(5), None]);
     }
 
     #[test]

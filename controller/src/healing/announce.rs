@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use evergreen_api::{
     TraceParent, names,
-    resources::{PlaybookRunSpec, RunPhase, StepRecord, Subject},
+    resources::{DATA_CENTER, PlaybookRunSpec, RunPhase, StepRecord, Subject},
     telemetry::{attribute, metric, span},
 };
-use evergreen_playbooks::planner::{Blocked, Start};
+use evergreen_playbooks::planner::{Blocked, Incident, Quarantine, Start};
 use evergreen_telemetry::{IncidentSpan, IncidentTracer, KeyValue};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -49,15 +49,19 @@ impl Announcer {
     }
 
     fn attributes(&self, subject: &Subject) -> Vec<KeyValue> {
-        vec![KeyValue::new(attribute::SITE, self.site.clone()), KeyValue::new(attribute::NODE, subject.name.clone())]
+        let what = match subject.kind.as_str() {
+            "Node" => KeyValue::new(attribute::NODE, subject.name.clone()),
+            _ => KeyValue::new("evergreen.subject", subject.display()),
+        };
+        vec![KeyValue::new(attribute::SITE, self.site.clone()), what]
     }
 
     /// Begins an incident that no agent has begun: the condition came from another detector.
     pub(crate) fn detected(&self, start: &Start) -> TraceParent {
-        let mut attributes = self.attributes(&start.node.subject());
+        let mut attributes = self.attributes(&start.subject);
         attributes.extend([
             KeyValue::new(attribute::INCIDENT, true),
-            KeyValue::new(attribute::INCIDENT_TITLE, format!("{} on {}", start.condition, start.node.name)),
+            KeyValue::new(attribute::INCIDENT_TITLE, format!("{} on {}", start.condition, start.subject.name)),
             KeyValue::new(attribute::PROBLEM_KIND, start.condition.clone()),
         ]);
         let root = self.incidents.root(span::PROBLEM_DETECTED, attributes);
@@ -68,7 +72,7 @@ impl Announcer {
 
     /// A playbook was chosen for a problem: why, and what was not.
     pub(crate) fn matched(&self, start: &Start, trace: TraceParent, since: SystemTime) {
-        let mut attributes = self.attributes(&start.node.subject());
+        let mut attributes = self.attributes(&start.subject);
         attributes.extend([
             KeyValue::new(attribute::PLAYBOOK, start.playbook.name.clone()),
             KeyValue::new(attribute::RUN, start.run.clone()),
@@ -123,13 +127,38 @@ impl Announcer {
 
     /// An Event about a run on its node.
     pub(crate) fn event(&self, spec: &PlaybookRunSpec, what: Happened<'_>) {
-        self.send(self.event_object(&spec.subject, &spec.playbook, what, spec.traceparent.clone()));
+        let note = of_playbook(&spec.playbook, what.note);
+        self.send(self.event_object(&spec.subject, &Happened { note: &note, ..what }, spec.traceparent.clone()));
     }
 
     /// An Event about a match that starts nothing.
     pub(crate) fn blocked(&self, blocked: &Blocked) {
-        let what = Happened { reason: "PlaybookBlocked", action: "Match", note: &blocked.reason, bad: true };
-        self.send(self.event_object(&blocked.subject, &blocked.playbook, what, None));
+        let note = of_playbook(&blocked.playbook, &blocked.reason);
+        let what = Happened { reason: "PlaybookBlocked", action: "Match", note: &note, bad: true };
+        self.send(self.event_object(&blocked.subject, &what, None));
+    }
+
+    /// An Event about a node in quarantine.
+    pub(crate) fn quarantined(&self, quarantine: &Quarantine) {
+        let note = of_playbook(&quarantine.playbook, &quarantine.reason);
+        let what = Happened { reason: "NodeQuarantined", action: "Quarantine", note: &note, bad: true };
+        self.send(self.event_object(&quarantine.node.subject(), &what, None));
+    }
+
+    /// An Event about the data center: nodes of one rack show the same.
+    pub(crate) fn incident(&self, incident: &Incident) {
+        let what = incident.describe();
+        let note = match &incident.failed {
+            None => format!("{what}: one incident, one run at a time ({})", incident.nodes.join(", ")),
+            Some((run, until)) => format!(
+                "{what}: run {run} did not end well; nothing more is tried by itself until {until:.0}. Look at the rack, \
+                 or delete that run to let the next one start"
+            ),
+        };
+        tracing::warn!(rack = %incident.rack, symptom = %incident.symptom, nodes = incident.nodes.len(), "{note}");
+        let subject = Subject { kind: DATA_CENTER.to_owned(), name: self.site.clone(), ..Subject::default() };
+        let happened = Happened { reason: "RackIncident", action: "Match", note: &note, bad: true };
+        self.send(self.event_object(&subject, &happened, None));
     }
 
     fn send(&self, event: Event) {
@@ -138,8 +167,8 @@ impl Announcer {
         }
     }
 
-    fn event_object(&self, subject: &Subject, playbook: &str, what: Happened<'_>, trace: Option<String>) -> Event {
-        let note: String = format!("playbook {playbook}: {}", what.note).chars().take(MAX_NOTE).collect();
+    fn event_object(&self, subject: &Subject, what: &Happened<'_>, trace: Option<String>) -> Event {
+        let note: String = what.note.chars().take(MAX_NOTE).collect();
         let annotations = trace.map(|trace| BTreeMap::from([(names::ANNOTATION_TRACEPARENT.to_owned(), trace)]));
         Event {
             metadata: ObjectMeta {
@@ -153,8 +182,9 @@ impl Announcer {
             action: Some(what.action.to_owned()),
             reason: Some(what.reason.to_owned()),
             regarding: Some(ObjectReference {
-                api_version: Some("v1".to_owned()),
+                api_version: Some(subject.object().api_version),
                 kind: Some(subject.kind.clone()),
+                namespace: subject.namespace.clone(),
                 name: Some(subject.name.clone()),
                 uid: Some(subject.uid.clone()),
                 ..ObjectReference::default()
@@ -166,17 +196,24 @@ impl Announcer {
     }
 }
 
+fn of_playbook(playbook: &str, note: &str) -> String {
+    format!("playbook {playbook}: {note}")
+}
+
 /// Writes Events one after the other, so that no decision ever waits for one.
 pub(crate) async fn write_events(client: Client, mut events: mpsc::Receiver<Event>) {
     let mut namespaces = EVENT_NAMESPACES.into_iter();
     let mut namespace = namespaces.next();
     while let (Some(mut event), Some(mut current)) = (events.recv().await, namespace) {
         loop {
-            event.metadata.namespace = Some(current.to_owned());
-            let api = Api::<Event>::namespaced(client.clone(), current);
+            // An Event about an object in a namespace must be in it.
+            let own = event.regarding.as_ref().and_then(|about| about.namespace.clone());
+            let place = own.clone().unwrap_or_else(|| current.to_owned());
+            event.metadata.namespace = Some(place.clone());
+            let api = Api::<Event>::namespaced(client.clone(), &place);
             match call("write an Event", api.create(&PostParams::default(), &event)).await {
                 Ok(_) => break,
-                Err(error) => match namespaces.next().filter(|_| error.is_invalid()) {
+                Err(error) => match own.is_none().then(|| namespaces.next()).flatten().filter(|_| error.is_invalid()) {
                     Some(next) => (namespace, current) = (Some(next), next),
                     None => {
                         tracing::warn!(error = %error.describe(), "an Event was not written");

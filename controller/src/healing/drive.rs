@@ -3,16 +3,20 @@
 //! The order is the whole point: what the runner records is persisted before it is asked again, so an act never happens
 //! without its intent in the log. A write that may or may not have landed is settled by reading the run again.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use evergreen_api::{
     TraceParent,
-    resources::{PlaybookRun, PlaybookRunStatus, RunPhase, StepOutcome},
+    resources::{ObjectName, PlaybookRun, PlaybookRunStatus, RunPhase, StepOutcome},
 };
 use evergreen_playbooks::{
     planner::{RunView, Start},
-    runner::{self, Act, Action, Change, Look, Memory, RunProgram, Seen, World},
-    view::PodView,
+    runner::{self, Act, Action, Change, ChildRun, Look, Memory, Outbound, RunProgram, World},
+    view::{ObjectView, PodView},
 };
 use tokio::sync::watch;
 
@@ -21,7 +25,11 @@ use super::{
     announce::{Happened, RunSpans},
     calls::{CallError, Pause},
     evict::{self, Answer},
-    node, run_object, trim, workload,
+    fence::{self, Fenced},
+    find::{self, NotFound},
+    node,
+    outbound::Sent,
+    run_object, trim,
 };
 
 /// Conflicts on a node that are answered by looking and trying again at once; after that with a pause.
@@ -41,8 +49,22 @@ pub(crate) enum Ended {
 /// Creates a run and drives it to its end.
 pub(crate) async fn start(parts: Parts, start: Start) -> Ended {
     let since = SystemTime::now();
+    let found = match start.found() {
+        Some(found) => found,
+        None => match find::find(&parts, &start.subject).await {
+            Ok(found) => found,
+            Err(NotFound::Refused(why)) => {
+                tracing::info!(run = %start.run, %why, "not started");
+                return Ended::NotCreated(start.run);
+            }
+            Err(NotFound::Failed(error)) => {
+                tracing::warn!(run = %start.run, error = %error.describe(), "its object cannot be looked at");
+                return Ended::NotCreated(start.run);
+            }
+        },
+    };
     let trace = incident_of(&parts, &start).await;
-    let object = run_object::object(&start, trace);
+    let object = run_object::object(&start, found, trace);
     let mut pause = Pause::default();
     let run = loop {
         match run_object::create(&parts.client, &object).await {
@@ -86,12 +108,15 @@ async fn read(parts: &Parts, name: &str) -> Option<PlaybookRun> {
 
 /// The trace that the agent began; when the watch has not brought it yet, the node is asked itself.
 async fn incident_of(parts: &Parts, start: &Start) -> TraceParent {
-    let known = || parts.shared.lock().trace(&start.node.name, &start.condition);
+    let Some(name) = start.node.as_ref().filter(|_| start.subject.kind == "Node").map(|node| node.name.clone()) else {
+        return parts.announcer.detected(start);
+    };
+    let known = || parts.shared.lock().trace(&name, &start.condition);
     if let Some(trace) = known() {
         return trace;
     }
     let now = parts.clock.now();
-    if let Ok(Some(node)) = node::get(&parts.client, &start.node.name, now).await {
+    if let Ok(Some(node)) = node::get(&parts.client, &name, now).await {
         parts.shared.node_answered(node, now);
     }
     known().unwrap_or_else(|| parts.announcer.detected(start))
@@ -111,7 +136,9 @@ struct Driver {
     conflicts: u32,
     /// What was looked at for the next question only.
     looked_pods: Option<Vec<PodView>>,
-    looked_deployment: Option<Option<workload::Looked>>,
+    looked: BTreeMap<ObjectName, Option<ObjectView>>,
+    looked_runs: BTreeMap<String, Option<ChildRun>>,
+    looked_volumes: Option<usize>,
 }
 
 impl Driver {
@@ -141,7 +168,9 @@ impl Driver {
             node_version: String::new(),
             conflicts: 0,
             looked_pods: None,
-            looked_deployment: None,
+            looked: BTreeMap::new(),
+            looked_runs: BTreeMap::new(),
+            looked_volumes: None,
         };
         driver.go().await
     }
@@ -174,7 +203,7 @@ impl Driver {
                 Action::Perform(act) => self.perform(&act).await,
                 Action::Wait { until, holds, why } => {
                     self.memory.note_hold(holds, now);
-                    self.looked_deployment = None;
+                    self.forget_looks();
                     tracing::debug!(run = %self.name, %until, %why, "waiting");
                     tokio::select! {
                         _ = self.changes.changed() => {}
@@ -187,7 +216,10 @@ impl Driver {
 
     fn world(&mut self) -> World {
         let subject = &self.run.spec.subject;
+        let now = self.parts.clock.now();
         let state = self.parts.shared.lock();
+        let paused = self.parts.people.paused().map(|why| format!("paused: {why}"));
+        let stopped = paused.or_else(|| state.stopped(&self.run.spec, now));
         let node = state.node(&subject.name, &subject.uid).map(|(view, version)| {
             self.node_version = version;
             view
@@ -201,13 +233,25 @@ impl Driver {
                 pods
             }
         };
-        self.memory.keep_evictions(|uid| pods.iter().any(|pod| pod.uid == uid));
-        let deployment = match &self.looked_deployment {
-            None => Seen::Unknown,
-            Some(None) => Seen::Absent,
-            Some(Some(looked)) => Seen::There(looked.view.clone()),
-        };
-        World { node, pods, pods_confirmed: confirmed, deployment }
+        // A run for a pod has no node whose pods are known: what is remembered of its own eviction stays.
+        self.memory.keep_evictions(|uid| uid == subject.uid || pods.iter().any(|pod| pod.uid == uid));
+        World {
+            node,
+            pods,
+            pods_confirmed: confirmed,
+            objects: self.looked.clone(),
+            runs: self.looked_runs.clone(),
+            stopped,
+            volumes: self.looked_volumes,
+            approved_by: Some(self.parts.people.approvals(&self.name, &self.run.spec)),
+        }
+    }
+
+    /// What was looked at counts for one question only.
+    fn forget_looks(&mut self) {
+        self.looked.clear();
+        self.looked_runs.clear();
+        self.looked_volumes = None;
     }
 
     /// Persists a change. `Ok(false)`: the run was deleted. After an error, or when someone else wrote, the run is read
@@ -216,7 +260,7 @@ impl Driver {
         let next = runner::apply(status, &self.run.spec, change, self.parts.clock.now());
         let mut object = self.run.clone();
         object.status = Some(next);
-        self.looked_deployment = None;
+        self.forget_looks();
         match run_object::put_status(&self.parts.client, &object).await {
             Ok(written) => {
                 self.run = written;
@@ -246,6 +290,7 @@ impl Driver {
     fn recorded(&mut self, change: &Change) {
         match change {
             Change::Intend { record, .. } => {
+                self.memory.note_intended();
                 tracing::info!(run = %self.name, step = %record.action, undo = record.undo, "intended");
                 self.spans.step(&self.run.spec, record, false);
             }
@@ -254,7 +299,9 @@ impl Driver {
                 self.memory = Memory::default();
                 self.spans.step_ended(matches!(outcome, StepOutcome::Done | StepOutcome::Skipped), message);
             }
-            Change::Finish { phase, message } => {
+            Change::Park { message } => tracing::info!(run = %self.name, %message, "parked"),
+            Change::Stop { message } => tracing::warn!(run = %self.name, %message, "stopped; it is rolled back"),
+            Change::Finish { phase, message, .. } => {
                 self.parts.announcer.ended(&self.name, &self.run.spec, &mut self.spans, *phase, message);
             }
         }
@@ -266,7 +313,13 @@ impl Driver {
             Change::Intend { .. } if first => {
                 Some(Happened { reason: "PlaybookStarted", action: "Start", note: &self.run.spec.trigger, bad: false })
             }
-            Change::Finish { phase, message } => Some(Happened {
+            Change::Park { message } => {
+                Some(Happened { reason: "PlaybookParked", action: "Park", note: message, bad: true })
+            }
+            Change::Stop { message } => {
+                Some(Happened { reason: "PlaybookStopped", action: "Stop", note: message, bad: true })
+            }
+            Change::Finish { phase, message, .. } => Some(Happened {
                 reason: match phase {
                     RunPhase::Succeeded => "PlaybookSucceeded",
                     RunPhase::RolledBack => "PlaybookRolledBack",
@@ -289,8 +342,22 @@ impl Driver {
             Look::Pods => {
                 self.looked_pods = Some(evict::pods_on(&self.parts.client, &self.run.spec.subject.name).await?);
             }
-            Look::Deployment { namespace, name } => {
-                self.looked_deployment = Some(workload::get(&self.parts.client, namespace, name).await?);
+            Look::Object(name) => {
+                let found = self.parts.paths.get(&self.parts.client, name).await?;
+                self.looked.insert(name.clone(), found);
+            }
+            Look::Run(name) => {
+                let found = run_object::get(&self.parts.client, name).await?.map(|run| {
+                    let status = run.status.unwrap_or_default();
+                    ChildRun { phase: status.phase, message: status.message }
+                });
+                self.looked_runs.insert(name.clone(), found);
+            }
+            // Always known, see `world`.
+            Look::Approvals => {}
+            Look::Volumes => {
+                let node = &self.run.spec.subject.name;
+                self.looked_volumes = Some(node::volumes_on(&self.parts.client, node).await?);
             }
         }
         Ok(())
@@ -302,12 +369,21 @@ impl Driver {
                 self.set_schedulable(*unschedulable, cordoned_by.as_deref()).await
             }
             Act::Evict { pods } => return self.evict(pods).await,
-            Act::Restart { namespace, deployment, key, .. } => {
-                // Whatever comes of it, the Deployment is looked at again.
-                let version = self.looked_deployment.take().flatten().map(|looked| looked.version).unwrap_or_default();
-                workload::restart(&self.parts.client, namespace, deployment, &version, key).await
+            Act::Send(message) => return self.send(message).await,
+            Act::Fence { node, timeout_ms } => return self.fence(node, *timeout_ms).await,
+            Act::Merge { object, patch } => self.parts.paths.merge(&self.parts.client, object, patch).await,
+            Act::Apply { object, body } => self.parts.paths.apply(&self.parts.client, object, body).await,
+            Act::Create { object, body, image } => {
+                let refused = image.as_ref().and_then(|image| self.parts.endpoints.refuses(image));
+                if let Some(why) = refused {
+                    return self.memory.note_failure(true, why, self.parts.clock.now());
+                }
+                self.parts.paths.create(&self.parts.client, object, body).await
             }
+            Act::Delete { object, uid } => self.parts.paths.delete(&self.parts.client, object, uid).await,
         };
+        // Whatever came of it, what was looked at is old now.
+        self.forget_looks();
         match result {
             Ok(()) => self.memory.note_success(),
             Err(error) => {
@@ -346,6 +422,26 @@ impl Driver {
         }
     }
 
+    async fn send(&mut self, message: &Outbound) {
+        let now = self.parts.clock.now();
+        match self.parts.endpoints.send(message).await {
+            Sent::Known(outcome, what) => self.memory.note_answer(outcome, what),
+            Sent::Unsent(why) => self.memory.note_failure(false, why, now),
+            Sent::Impossible(why) => self.memory.note_failure(true, why, now),
+        }
+    }
+
+    async fn fence(&mut self, node: &str, timeout_ms: u64) {
+        let within = Duration::from_millis(timeout_ms);
+        let fenced = fence::fence(&self.parts.client, self.parts.bmcs.as_ref(), node, within).await;
+        let now = self.parts.clock.now();
+        match fenced {
+            Fenced::Known(outcome, what) => self.memory.note_answer(outcome, what),
+            Fenced::NotTried(why) => self.memory.note_failure(false, why, now),
+            Fenced::Impossible(why) => self.memory.note_failure(true, why, now),
+        }
+    }
+
     async fn evict(&mut self, pods: &[PodView]) {
         // All at once: the runner asks for no more than MAX_EVICTIONS_AT_ONCE.
         let asked = pods.iter().cloned().map(|pod| {
@@ -353,6 +449,7 @@ impl Driver {
             async move { api.evict(&client, &pod).await }
         });
         let answers = futures::future::join_all(asked).await;
+        self.forget_looks();
         let now = self.parts.clock.now();
         for (pod, answer) in pods.iter().zip(answers) {
             let name = format!("{}/{}", pod.namespace, pod.name);
@@ -377,7 +474,7 @@ impl Driver {
 /// Ends a run whose plan does not pass the checks.
 async fn refuse(parts: &Parts, mut run: PlaybookRun, mut spans: RunSpans, why: &str) -> Ended {
     let name = run.metadata.name.clone().unwrap_or_default();
-    let change = Change::Finish { phase: RunPhase::Failed, message: why.to_owned() };
+    let change = Change::Finish { phase: RunPhase::Failed, message: why.to_owned(), follow_up: None };
     let mut pause = Pause::default();
     loop {
         let status = run.status.clone().unwrap_or_default();

@@ -2,10 +2,10 @@
 
 use evergreen_api::names;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{core::v1::Node, storage::v1::VolumeAttachment};
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 
@@ -44,4 +44,17 @@ pub(crate) async fn get(client: &Client, name: &str, now: Timestamp) -> Result<O
     let api = Api::<Node>::all(client.clone());
     let node = call(format!("get node {name}"), api.get_opt(name)).await?;
     Ok(node.map(|node| trim::node(&node, now)))
+}
+
+/// How many volumes are attached to a node; none where the API server knows no attachments.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) async fn volumes_on(client: &Client, name: &str) -> Result<usize, CallError> {
+    let api = Api::<VolumeAttachment>::all(client.clone());
+    match call("list volume attachments", api.list(&ListParams::default())).await {
+        Ok(found) => Ok(found.items.iter().filter(|attachment| attachment.spec.node_name == name).count()),
+        Err(error) if error.is_not_found() => Ok(0),
+        Err(error) => Err(error),
+    }
 }

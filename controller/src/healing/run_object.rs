@@ -4,14 +4,17 @@
 use std::collections::BTreeMap;
 
 use evergreen_api::{TraceParent, names, resources::PlaybookRun};
-use evergreen_playbooks::planner::Start;
-use kube::{Api, Client, api::PostParams};
+use evergreen_playbooks::planner::{Found, Start};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+};
 
 use super::calls::{CallError, call};
 
 /// The object of a run that is to be started.
-pub(crate) fn object(start: &Start, trace: TraceParent) -> PlaybookRun {
-    let mut spec = start.spec();
+pub(crate) fn object(start: &Start, found: Found, trace: TraceParent) -> PlaybookRun {
+    let mut spec = start.spec(found);
     spec.traceparent = Some(trace.to_string());
     let mut run = PlaybookRun::new(&start.run, spec);
     run.metadata.namespace = Some(names::SYSTEM_NAMESPACE.to_owned());
@@ -45,4 +48,12 @@ pub(crate) async fn put_status(client: &Client, run: &PlaybookRun) -> Result<Pla
     let name = run.metadata.name.clone().unwrap_or_default();
     let put = async { api(client).replace_status(&name, &PostParams::default(), run).await };
     call(format!("write the log of run {name}"), put).await
+}
+
+/// Deletes a run; that it is gone already is success.
+pub(crate) async fn delete(client: &Client, name: &str) -> Result<(), CallError> {
+    match call(format!("delete run {name}"), api(client).delete(name, &DeleteParams::default())).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other.map(drop),
+    }
 }

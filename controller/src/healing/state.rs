@@ -7,11 +7,13 @@ use std::{
 
 use evergreen_api::{
     TraceParent,
-    resources::{Playbook, PlaybookRun},
+    resources::{ChangeWindow, NodePrediction, Playbook, PlaybookRun, PlaybookRunSpec, Windows},
 };
 use evergreen_playbooks::{
+    board::{AlertView, Board, EventView},
     planner::{CompiledPlaybook, Facts, RunView},
-    view::{NodeView, PodView},
+    view::{NodeView, ObjectView, PodView},
+    windows::Window,
 };
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
@@ -78,6 +80,11 @@ pub(crate) struct State {
     runs: BTreeMap<String, RunEntry>,
     /// Runs that this process drives, or is about to create.
     driven: BTreeMap<String, RunView>,
+    board: Board,
+    windows: BTreeMap<String, WindowEntry>,
+    /// UIDs of the objects of a kind that were seen.
+    objects: HashMap<(String, String), HashSet<String>>,
+    storms: BTreeMap<String, Timestamp>,
     synced: Synced,
     relisted: Relisted,
 }
@@ -86,6 +93,12 @@ struct NodeEntry {
     view: Arc<NodeView>,
     version: String,
     traces: BTreeMap<String, TraceParent>,
+}
+
+enum WindowEntry {
+    Understood(Arc<Window>),
+    /// It says something that cannot be understood: nothing is changed until it is repaired, because it may say just that.
+    Wrong(String),
 }
 
 enum RunEntry {
@@ -99,6 +112,7 @@ struct Synced {
     pods: bool,
     playbooks: bool,
     runs: bool,
+    windows: bool,
 }
 
 /// Keys seen since a watch began to list again; what is not among them at the end is gone.
@@ -108,12 +122,14 @@ struct Relisted {
     pods: HashSet<String>,
     playbooks: HashSet<String>,
     runs: HashSet<String>,
+    windows: HashSet<String>,
+    objects: HashMap<(String, String), HashSet<String>>,
 }
 
 impl State {
     /// Whether everything has been listed once.
     pub(crate) fn is_synced(&self) -> bool {
-        self.synced.nodes && self.synced.pods && self.synced.playbooks && self.synced.runs
+        self.synced.nodes && self.synced.pods && self.synced.playbooks && self.synced.runs && self.synced.windows
     }
 
     fn apply(&mut self, observed: Observed, now: Timestamp, woken: &mut Vec<String>) -> Touched {
@@ -122,7 +138,145 @@ impl State {
             Observed::Pod(event) => self.pod_event(event, woken),
             Observed::Playbook(event) => self.playbook_event(event),
             Observed::Run(event) => self.run_event(event),
+            Observed::Window(event) => self.window_event(event),
+            Observed::NoWindows => {
+                self.synced.windows = true;
+                Touched::Plan
+            }
+            Observed::KubeEvent(event) => self.kube_event(event, now),
+            Observed::Predictions(event) => self.prediction_event(event, now),
+            Observed::Object(kind, event) => self.object_event(kind, event, now),
         }
+    }
+
+    fn playbook_list(&self) -> Vec<Arc<CompiledPlaybook>> {
+        self.playbooks.values().map(Arc::clone).collect()
+    }
+
+    /// Every accepted playbook.
+    pub(crate) fn playbooks(&self) -> Vec<Arc<CompiledPlaybook>> {
+        self.playbook_list()
+    }
+
+    fn kube_event(&mut self, event: Event<EventView>, now: Timestamp) -> Touched {
+        match event {
+            Event::Apply(event) | Event::InitApply(event) => {
+                let playbooks = self.playbook_list();
+                touched(self.board.event(&playbooks, &event, now))
+            }
+            _ => Touched::Nothing,
+        }
+    }
+
+    fn prediction_event(&mut self, event: Event<(String, Vec<NodePrediction>)>, now: Timestamp) -> Touched {
+        let (name, predictions) = match event {
+            Event::Apply(health) | Event::InitApply(health) => health,
+            Event::Delete((name, _)) => (name, Vec::new()),
+            Event::Init | Event::InitDone => return Touched::Nothing,
+        };
+        let playbooks = self.playbook_list();
+        let known = self.nodes.get(&name).map(|entry| Arc::clone(&entry.view));
+        let node = known.unwrap_or_else(|| Arc::new(NodeView { name, ..NodeView::default() }));
+        touched(self.board.predictions(&playbooks, &node, &predictions, now))
+    }
+
+    fn object_event(&mut self, kind: (String, String), event: Event<ObjectView>, now: Timestamp) -> Touched {
+        match event {
+            Event::Init => {
+                self.relisted.objects.insert(kind, HashSet::new());
+                Touched::Nothing
+            }
+            Event::InitDone => {
+                let seen = self.relisted.objects.remove(&kind).unwrap_or_default();
+                let known = self.objects.insert(kind, seen.clone()).unwrap_or_default();
+                let gone = known.difference(&seen).map(|uid| self.board.object_gone(uid));
+                touched(gone.fold(false, |any, gone| any | gone))
+            }
+            Event::Delete(object) => {
+                self.objects.entry(kind).or_default().remove(&object.uid);
+                touched(self.board.object_gone(&object.uid))
+            }
+            Event::Apply(object) | Event::InitApply(object) => {
+                if let Some(relisted) = self.relisted.objects.get_mut(&kind) {
+                    relisted.insert(object.uid.clone());
+                }
+                self.objects.entry(kind).or_default().insert(object.uid.clone());
+                let playbooks = self.playbook_list();
+                touched(self.board.object(&playbooks, &object, now))
+            }
+        }
+    }
+
+    /// Takes an alert in.
+    pub(crate) fn alert(&mut self, alert: &AlertView, now: Timestamp) -> Touched {
+        let playbooks = self.playbook_list();
+        touched(self.board.alert(&playbooks, alert, now))
+    }
+
+    /// Raises what the time raises; returns when to ask again.
+    pub(crate) fn tick(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let playbooks = self.playbook_list();
+        self.board.tick(&playbooks, now)
+    }
+
+    /// Remembers what the plan said about storms.
+    pub(crate) fn set_storms(&mut self, storms: BTreeMap<String, Timestamp>) {
+        self.storms = storms;
+    }
+
+    /// Signals that were dropped because there were too many.
+    pub(crate) fn dropped_signals(&self) -> u64 {
+        self.board.dropped()
+    }
+
+    fn window_event(&mut self, event: Event<Read<ChangeWindow>>) -> Touched {
+        match event {
+            Event::Init => {
+                self.relisted.windows.clear();
+                return Touched::Nothing;
+            }
+            Event::InitDone => {
+                self.synced.windows = true;
+                let seen = std::mem::take(&mut self.relisted.windows);
+                self.windows.retain(|name, _| seen.contains(name));
+            }
+            Event::Delete(read) => drop(self.windows.remove(&read.name)),
+            Event::Apply(read) | Event::InitApply(read) => {
+                self.relisted.windows.insert(read.name.clone());
+                let window =
+                    read.object.map_err(|_| ()).and_then(|window| Window::new(&read.name, window.spec).map_err(drop));
+                let entry = match window {
+                    Ok(window) => WindowEntry::Understood(Arc::new(window)),
+                    Err(()) => WindowEntry::Wrong(format!("ChangeWindow {} cannot be understood", read.name)),
+                };
+                self.windows.insert(read.name, entry);
+            }
+        }
+        Touched::Plan
+    }
+
+    /// ChangeWindows that cannot be understood stop everything.
+    fn wrong_window(&self) -> Option<String> {
+        self.windows.values().find_map(|entry| match entry {
+            WindowEntry::Wrong(why) => Some(why.clone()),
+            WindowEntry::Understood(_) => None,
+        })
+    }
+
+    fn understood_windows(&self) -> impl Iterator<Item = &Arc<Window>> {
+        self.windows.values().filter_map(|entry| match entry {
+            WindowEntry::Understood(window) => Some(window),
+            WindowEntry::Wrong(_) => None,
+        })
+    }
+
+    /// Why a run may not begin its next step now.
+    pub(crate) fn stopped(&self, spec: &PlaybookRunSpec, now: Timestamp) -> Option<String> {
+        if spec.plan.guards.windows == Windows::Ignore {
+            return None;
+        }
+        let frozen = self.understood_windows().filter_map(|window| window.frozen(&spec.playbook, now));
+        self.wrong_window().or_else(|| frozen.max_by_key(|frozen| frozen.until).map(|frozen| frozen.why))
     }
 
     fn node_event(&mut self, event: Event<TrimmedNode>, now: Timestamp, woken: &mut Vec<String>) -> Touched {
@@ -243,9 +397,12 @@ impl State {
             Event::InitDone => {
                 self.synced.playbooks = true;
                 let seen = std::mem::take(&mut self.relisted.playbooks);
+                let gone: Vec<String> = self.playbooks.keys().filter(|name| !seen.contains(*name)).cloned().collect();
+                gone.iter().for_each(|name| self.board.forget(name));
                 self.playbooks.retain(|name, _| seen.contains(name));
             }
             Event::Delete(read) => {
+                self.board.forget(&read.name);
                 self.playbooks.remove(&read.name);
             }
             Event::Apply(read) | Event::InitApply(read) => {
@@ -256,7 +413,7 @@ impl State {
                     {
                         return Touched::Nothing;
                     }
-                    Ok(playbook) => match CompiledPlaybook::new(read.name.clone(), playbook.spec) {
+                    Ok(playbook) => match self.compiled(&read.name, playbook.spec) {
                         Ok(compiled) => drop(self.playbooks.insert(read.name, Arc::new(compiled))),
                         // What is wrong with it is told by its Accepted condition.
                         Err(_) => drop(self.playbooks.remove(&read.name)),
@@ -266,6 +423,15 @@ impl State {
             }
         }
         Touched::Plan
+    }
+
+    fn compiled(
+        &mut self,
+        name: &str,
+        spec: evergreen_api::resources::PlaybookSpec,
+    ) -> Result<CompiledPlaybook, Vec<evergreen_api::FieldError>> {
+        self.board.forget(name);
+        CompiledPlaybook::new(name, spec)
     }
 
     fn run_event(&mut self, event: Event<Read<PlaybookRun>>) -> Touched {
@@ -316,6 +482,10 @@ impl State {
             playbooks: self.playbooks.values().cloned().collect(),
             runs: runs.into_values().cloned().collect(),
             unreadable_runs: unreadable.map(|(name, _)| name.clone()).collect(),
+            signals: self.board.signals(),
+            storms: self.storms.clone(),
+            windows: self.understood_windows().map(Arc::clone).collect(),
+            paused: self.wrong_window(),
         }
     }
 
@@ -366,6 +536,10 @@ impl State {
     }
 }
 
+const fn touched(changed: bool) -> Touched {
+    if changed { Touched::Plan } else { Touched::Nothing }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,6 +550,7 @@ mod tests {
             "nodes" => Observed::Node(Event::InitDone),
             "pods" => Observed::Pod(Event::InitDone),
             "playbooks" => Observed::Playbook(Event::InitDone),
+            "windows" => Observed::Window(Event::InitDone),
             _ => Observed::Run(Event::InitDone),
         };
         state.apply(observed, Timestamp::UNIX_EPOCH, &mut Vec::new())
@@ -383,7 +558,7 @@ mod tests {
 
     #[test]
     fn whichever_list_ends_last_the_first_plan_is_made() {
-        let watches = ["nodes", "pods", "playbooks", "runs"];
+        let watches = ["nodes", "pods", "playbooks", "runs", "windows"];
         for last in watches {
             let mut state = State::default();
             for first in watches.into_iter().filter(|watch| *watch != last) {

@@ -1,24 +1,20 @@
 //! Kubernetes objects cut down to what planner, runner and expressions see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evergreen_api::{
     TraceParent, names,
-    resources::{PlaybookMode, PlaybookRun},
+    resources::{PlaybookRun, Subject},
 };
 use evergreen_playbooks::{
+    board::EventView,
     planner::RunView,
-    view::{ConditionView, DeploymentView, NodeView, PodView},
+    view::{ConditionView, NodeView, ObjectView, PodView},
 };
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Node, Pod},
-};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::ResourceExt;
 
-/// Annotation on a Deployment's pod template that names the step that restarted it last.
-pub(crate) const RESTARTED_BY: &str = "evergreen.dev/restarted-by";
 /// Annotation of pods that mirror a static pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -79,35 +75,77 @@ pub(crate) fn pod(pod: &Pod) -> Option<PodView> {
     })
 }
 
-pub(crate) fn deployment(deployment: &Deployment) -> DeploymentView {
-    let spec = deployment.spec.as_ref();
-    let status = deployment.status.as_ref();
-    let template = spec.and_then(|spec| spec.template.metadata.as_ref());
-    let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
-    DeploymentView {
-        uid: deployment.uid().unwrap_or_default(),
-        generation: deployment.metadata.generation.unwrap_or(0),
-        observed_generation: status.and_then(|status| status.observed_generation).unwrap_or(0),
-        wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
-        total: status.and_then(|status| status.replicas).unwrap_or(0),
-        updated: status.and_then(|status| status.updated_replicas).unwrap_or(0),
-        available: status.and_then(|status| status.available_replicas).unwrap_or(0),
-        restarted_by: annotations.and_then(|annotations| annotations.get(RESTARTED_BY)).cloned(),
+pub(crate) fn run(run: &PlaybookRun) -> RunView {
+    let created = run.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    RunView::new(&run.name_any(), &run.spec, &run.status.clone().unwrap_or_default(), created)
+}
+
+/// An Event of either API, as triggers see it.
+pub(crate) fn event(event: &Event) -> EventView {
+    let about = &event.involved_object;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let last = event
+        .series
+        .as_ref()
+        .and_then(|series| series.last_observed_time.as_ref().map(|time| time.0))
+        .or(event.last_timestamp.as_ref().map(|time| time.0))
+        .or(event.event_time.as_ref().map(|time| time.0))
+        .or(event.metadata.creation_timestamp.as_ref().map(|time| time.0));
+    let count = event.series.as_ref().and_then(|series| series.count).or(event.count).unwrap_or(1);
+    let source = event.source.as_ref().and_then(|source| source.component.clone());
+    EventView {
+        reason: text(&event.reason),
+        type_: text(&event.type_),
+        message: text(&event.message),
+        count: u32::try_from(count).unwrap_or(1),
+        last_seen: last.unwrap_or(Timestamp::MIN),
+        source: source.or(event.reporting_component.clone()).unwrap_or_default(),
+        about: Subject {
+            api_version: text(&about.api_version).replacen(
+                "v1",
+                "",
+                usize::from(about.api_version.as_deref() == Some("v1")),
+            ),
+            kind: text(&about.kind),
+            namespace: about.namespace.clone(),
+            name: text(&about.name),
+            // The kubelet puts a node's name where its UID belongs.
+            uid: about.uid.clone().filter(|uid| about.name.as_ref() != Some(uid)).unwrap_or_default(),
+        },
+        uid: event.uid().unwrap_or_default(),
     }
 }
 
-pub(crate) fn run(run: &PlaybookRun) -> RunView {
-    let status = run.status.clone().unwrap_or_default();
-    let parsed = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
-    let created = run.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    RunView {
-        name: run.name_any(),
-        playbook: run.spec.playbook.clone(),
-        subject: run.spec.subject.clone(),
-        attempt: run.spec.attempt,
-        acts: run.spec.plan.mode == PlaybookMode::Enforce,
-        phase: status.phase,
-        created_at: created.or(parsed(&status.started_at)).unwrap_or(Timestamp::MIN),
-        finished_at: parsed(&status.finished_at),
+/// Keeps of an object what triggers read, beside its name, labels, owners and node.
+pub(crate) fn object(object: &ObjectView, paths: &BTreeSet<Vec<String>>) -> ObjectView {
+    if paths.contains(&Vec::new()) {
+        return object.clone();
     }
+    let mut kept = serde_json::json!({});
+    let always = [
+        &["metadata", "name"][..],
+        &["metadata", "namespace"],
+        &["metadata", "uid"],
+        &["metadata", "labels"],
+        &["metadata", "ownerReferences"],
+        &["spec", "nodeName"],
+    ];
+    let always = always.into_iter().map(|path| path.iter().map(|part| (*part).to_owned()).collect::<Vec<String>>());
+    for path in always.chain(paths.iter().cloned()) {
+        keep(&object.body, &mut kept, &path);
+    }
+    ObjectView { body: kept, ..object.clone() }
+}
+
+fn keep(from: &serde_json::Value, to: &mut serde_json::Value, path: &[String]) {
+    let Some((first, rest)) = path.split_first() else {
+        *to = from.clone();
+        return;
+    };
+    let (Some(from), Some(to)) = (from.get(first), to.as_object_mut()) else { return };
+    if !from.is_object() {
+        to.insert(first.clone(), from.clone());
+        return;
+    }
+    keep(from, to.entry(first.clone()).or_insert_with(|| serde_json::json!({})), rest);
 }

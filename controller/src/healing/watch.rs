@@ -1,7 +1,15 @@
 //! Watches of everything that healing looks at, cut down before it is kept, into one bounded queue.
 
-use evergreen_api::resources::{Playbook, PlaybookRun};
-use evergreen_playbooks::view::PodView;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use evergreen_api::resources::{ChangeWindow, NodePrediction, Playbook, PlaybookRun};
+use evergreen_playbooks::{
+    board::EventView,
+    view::{ObjectView, PodView},
+};
 use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -26,6 +34,15 @@ pub(crate) enum Observed {
     Pod(Event<(String, Option<PodView>)>),
     Playbook(Event<Read<Playbook>>),
     Run(Event<Read<PlaybookRun>>),
+    Window(Event<Read<ChangeWindow>>),
+    /// The kind ChangeWindow is not installed, so there is none.
+    NoWindows,
+    /// An Event of Kubernetes.
+    KubeEvent(Event<EventView>),
+    /// What is predicted for a node, by its name.
+    Predictions(Event<(String, Vec<NodePrediction>)>),
+    /// An object of a kind that triggers name, cut down to what they read.
+    Object((String, String), Event<ObjectView>),
 }
 
 /// An object that may not be readable.
@@ -52,7 +69,38 @@ pub(crate) fn start(client: &Client, queue: &mpsc::Sender<Observed>) -> JoinSet<
     let runs = Api::<DeserializeGuard<PlaybookRun>>::namespaced(client.clone(), names::SYSTEM_NAMESPACE);
     let runs = watcher(runs, watcher::Config::default());
     watches.spawn(forward("playbook runs", trimmed(runs.default_backoff(), read), Observed::Run, queue.clone()));
+    let windows = watcher(Api::<DeserializeGuard<ChangeWindow>>::all(client.clone()), watcher::Config::default());
+    let windows = trimmed(windows.default_backoff(), read);
+    let windows = told_when_absent(windows, queue.clone());
+    watches.spawn(forward("change windows", windows, Observed::Window, queue.clone()));
     watches
+}
+
+/// Where the kind is not installed nobody can have written a freeze: healing goes on without, and says so.
+fn told_when_absent(
+    windows: Trimmed<Read<ChangeWindow>>,
+    queue: mpsc::Sender<Observed>,
+) -> Trimmed<Read<ChangeWindow>> {
+    let (queue, told) = (Arc::new(queue), Arc::new(AtomicBool::new(false)));
+    let looked = windows.then(move |event| {
+        let (queue, told) = (queue.clone(), told.clone());
+        async move {
+            if event.as_ref().is_err_and(is_absent) && !told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "the kind ChangeWindow is not installed here: change freezes are not known, and playbooks run at any \
+                     time; `evergreen crds | kubectl apply -f -` installs it"
+                );
+                // A queue that is closed ends the watch at its next event.
+                let _ = queue.send(Observed::NoWindows).await;
+            }
+            event
+        }
+    });
+    looked.boxed()
+}
+
+fn is_absent(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }
 
 fn read<K: Resource<DynamicType = ()>>(guarded: DeserializeGuard<K>) -> Read<K> {
@@ -65,9 +113,9 @@ fn read<K: Resource<DynamicType = ()>>(guarded: DeserializeGuard<K>) -> Read<K> 
     }
 }
 
-type Trimmed<T> = BoxStream<'static, Result<Event<T>, watcher::Error>>;
+pub(crate) type Trimmed<T> = BoxStream<'static, Result<Event<T>, watcher::Error>>;
 
-fn trimmed<K: Send + 'static, T: 'static>(
+pub(crate) fn trimmed<K: Send + 'static, T: 'static>(
     events: impl futures::Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
     trim: impl Fn(K) -> T + Send + 'static,
 ) -> Trimmed<T> {
@@ -83,7 +131,7 @@ fn trimmed<K: Send + 'static, T: 'static>(
     trimmed.boxed()
 }
 
-async fn forward<T: Send + 'static>(
+pub(crate) async fn forward<T: Send + 'static>(
     what: &'static str,
     mut events: Trimmed<T>,
     observed: fn(Event<T>) -> Observed,

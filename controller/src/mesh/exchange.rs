@@ -112,7 +112,7 @@ pub async fn write(
 ///
 /// # Errors
 /// What its API server says, or what is wrong with the text.
-async fn read(register: &Register) -> Result<Option<Text>, String> {
+async fn read(register: &Arc<Register>) -> Result<Option<Text>, String> {
     let asked = async {
         let client = register.client().await.map_err(|error| error.to_string())?;
         let api: Api<ConfigMap> = Api::namespaced(client, SYSTEM_NAMESPACE);

@@ -3,11 +3,17 @@
 
 use std::{path::Path, time::Duration};
 
-use k8s_openapi::api::core::v1::Secret;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, Client, Config,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use super::clusters::Refusal;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longer than a watch bookmark interval (about a minute), so that a quiet watch is no error.
@@ -30,6 +36,12 @@ pub enum ClientError {
     /// The Secret with a peer's kubeconfig is missing, incomplete or could not be read.
     #[error("Secret {0} in {namespace}: {1}", namespace = evergreen_api::names::SYSTEM_NAMESPACE)]
     Secret(String, String),
+    /// Which cluster answers cannot be told.
+    #[error("which cluster this is cannot be read (get namespace kube-system): {0}")]
+    Cluster(String),
+    /// It is not the cluster that it should be.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
 }
 
 /// Client of the own site's API server.
@@ -49,11 +61,11 @@ pub async fn own(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
     build(config)
 }
 
-/// Client of another site's API server, from the Secret that a DataCenter names.
+/// Client of another site's API server, from the Secret that a DataCenter names, and when its certificate ends.
 ///
 /// # Errors
 /// When the Secret cannot be read or its kubeconfig is unusable.
-pub async fn peer(own: &Client, secret: &str) -> Result<Client, ClientError> {
+pub async fn peer(own: &Client, secret: &str) -> Result<(Client, Option<Timestamp>), ClientError> {
     let wrong = |why: String| ClientError::Secret(secret.to_owned(), why);
     let api: Api<Secret> = Api::namespaced(own.clone(), evergreen_api::names::SYSTEM_NAMESPACE);
     let object = tokio::time::timeout(CALL_TIMEOUT, api.get(secret))
@@ -66,7 +78,45 @@ pub async fn peer(own: &Client, secret: &str) -> Result<Client, ClientError> {
     let text = std::str::from_utf8(&bytes.0).map_err(|_| wrong(format!("`{key}` is no text")))?;
     let parsed =
         Kubeconfig::from_yaml(text).map_err(|error| ClientError::Kubeconfig(secret.to_owned(), Box::new(error)))?;
-    build(from_kubeconfig(parsed, secret.to_owned()).await?)
+    let ends = certificate_ends(&parsed);
+    Ok((build(from_kubeconfig(parsed, secret.to_owned()).await?)?, ends))
+}
+
+/// When the first client certificate of a kubeconfig ends.
+fn certificate_ends(kubeconfig: &Kubeconfig) -> Option<Timestamp> {
+    let user = kubeconfig.auth_infos.iter().find_map(|user| user.auth_info.as_ref())?;
+    let pem = STANDARD.decode(user.client_certificate_data.as_ref()?).ok()?;
+    let der = CertificateDer::from_pem_slice(&pem).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
+/// UID of the cluster that answers: that of its namespace kube-system.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn cluster(client: &Client) -> Result<String, ClientError> {
+    let cannot = |why: String| ClientError::Cluster(why);
+    let api: Api<Namespace> = Api::all(client.clone());
+    let namespace = tokio::time::timeout(CALL_TIMEOUT, api.get("kube-system"))
+        .await
+        .map_err(|_| cannot("no answer in time".into()))?
+        .map_err(|error| cannot(chain(&error)))?;
+    namespace.metadata.uid.ok_or_else(|| cannot("it has no UID".into()))
+}
+
+/// An error with everything that led to it: of a connection the outermost says only that it failed.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 async fn from_kubeconfig(kubeconfig: Kubeconfig, name: String) -> Result<Config, ClientError> {
@@ -80,4 +130,21 @@ fn build(mut config: Config) -> Result<Client, ClientError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     Client::try_from(config).map_err(|error| ClientError::Build(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_client_certificate_is_read_from_the_kubeconfig() {
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(2024, 3, 1);
+        let certificate = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let data = STANDARD.encode(certificate.pem());
+        let text = format!("users: [{{name: u, user: {{client-certificate-data: {data}}}}}]");
+        let ends = certificate_ends(&Kubeconfig::from_yaml(&text).unwrap()).unwrap();
+        assert_eq!(ends.to_string(), "2024-03-01T00:00:00Z");
+        assert!(certificate_ends(&Kubeconfig::from_yaml("users: []").unwrap()).is_none());
+    }
 }

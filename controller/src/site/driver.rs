@@ -36,13 +36,15 @@ pub struct SiteSnapshot {
     pub fresh: BTreeMap<String, Holder>,
     /// For how long a site's record has not changed anywhere; absent if never seen.
     pub silent_for: BTreeMap<String, Mono>,
+    /// What is left of the leases of fresh sites.
+    pub lease_left: BTreeMap<String, Mono>,
     /// Registers that answer.
     pub reachable: Vec<String>,
     /// Registers that are not trusted, and why.
     pub quarantined: Vec<(String, String)>,
     /// Why registers do not answer.
     pub troubles: Vec<(String, String)>,
-    /// How far the pursued goal is.
+    /// How far the pursued goals are.
     pub goal: GoalState,
     /// Number of registers and how many make a majority.
     pub registers: usize,
@@ -57,16 +59,18 @@ pub struct SiteHandle {
     pub snapshot: watch::Receiver<Arc<SiteSnapshot>>,
     /// Timing profile that the core runs with.
     pub timing: Timing,
-    goal: watch::Sender<Option<Goal>>,
+    goals: watch::Sender<Arc<[Goal]>>,
     leadership: watch::Sender<Leadership>,
 }
 
 impl SiteHandle {
     /// What is wanted of the map.
-    pub fn pursue(&self, goal: Option<Goal>) {
-        self.goal.send_if_modified(|known| {
-            let changed = *known != goal;
-            *known = goal;
+    pub fn pursue(&self, goals: Vec<Goal>) {
+        self.goals.send_if_modified(|known| {
+            let changed = **known != *goals;
+            if changed {
+                *known = goals.into();
+            }
             changed
         });
     }
@@ -94,38 +98,50 @@ impl SiteHandle {
 
 /// Starts the loop; it ends when `cancel` is cancelled.
 pub fn start(config: CoreConfig, registers: Vec<Arc<Register>>, cancel: CancellationToken) -> SiteHandle {
+    start_with(config, registers, || BootClock.now(), cancel)
+}
+
+/// As [`start`], on a clock that is given.
+pub(super) fn start_with(
+    config: CoreConfig,
+    registers: Vec<Arc<Register>>,
+    clock: impl Fn() -> Mono + Send + Sync + 'static,
+    cancel: CancellationToken,
+) -> SiteHandle {
     let names = config.registers.clone();
     let timing = config.timing;
     let mut core = Core::new(config);
-    let (goal_sender, mut goal) = watch::channel(None);
+    let (goal_sender, mut goals) = watch::channel::<Arc<[Goal]>>(Arc::default());
     let (leadership_sender, mut leadership) = watch::channel(Leadership::Unknown);
-    let (snapshot_sender, snapshot) = watch::channel(Arc::new(take_snapshot(&core, &names, BootClock.now())));
+    let (snapshot_sender, snapshot) = watch::channel(Arc::new(take_snapshot(&core, &names, clock())));
     // The core asks a register one thing at a time, so answers never wait for room.
     let (answers, mut inbox) = mpsc::channel::<(usize, RequestId, Answer)>(names.len().max(1) * 2);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // In this order, so that the same happenings always give the same run. At most one answer per register waits.
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
-                _ = ticks.tick() => {}
-                Ok(()) = goal.changed() => {}
+                Some((register, id, answer)) = inbox.recv() => core.answer(register, id, answer, clock()),
+                Ok(()) = goals.changed() => {}
                 Ok(()) = leadership.changed() => {}
-                Some((register, id, answer)) = inbox.recv() => core.answer(register, id, answer, BootClock.now()),
+                _ = ticks.tick() => {}
             }
-            core.pursue(goal.borrow_and_update().clone());
+            core.pursue(goals.borrow_and_update().clone());
             let standing = *leadership.borrow_and_update();
             core.allow_claim(standing == Leadership::Leading);
             if standing == Leadership::Following {
                 core.resign();
             }
-            for request in core.tick(BootClock.now()) {
+            for request in core.tick(clock()) {
                 send(&registers, request, timing.request, answers.clone());
             }
-            snapshot_sender.send_replace(Arc::new(take_snapshot(&core, &names, BootClock.now())));
+            snapshot_sender.send_replace(Arc::new(take_snapshot(&core, &names, clock())));
         }
     });
-    SiteHandle { snapshot, timing, goal: goal_sender, leadership: leadership_sender }
+    SiteHandle { snapshot, timing, goals: goal_sender, leadership: leadership_sender }
 }
 
 fn send(
@@ -160,6 +176,7 @@ fn take_snapshot(core: &Core, names: &[String], now: Mono) -> SiteSnapshot {
         map_ballot: core.map().map_or(0, |(_, ballot)| ballot),
         fresh: names.iter().filter_map(|site| core.fresh_holder(site, now)).map(|h| (h.site.clone(), h)).collect(),
         silent_for: names.iter().filter_map(|site| Some((site.clone(), core.silent_for(site, now)?))).collect(),
+        lease_left: names.iter().filter_map(|site| Some((site.clone(), core.lease_left(site, now)?))).collect(),
         reachable: (0..names.len()).filter(|i| core.reachable(*i, now)).map(|i| names[i].clone()).collect(),
         quarantined: pairs(core.quarantined()),
         troubles: pairs(core.troubles()),

@@ -1,6 +1,6 @@
 //! The site endpoint: agents pull grants and send heartbeats here, over TLS with client certificates.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -9,15 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use axum_server::tls_rustls::RustlsConfig;
 use evergreen_api::{
     grants::{GrantAck, GrantList},
     heartbeat::Heartbeat,
-};
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
 };
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BootClock, GrantBook, Signer, SiteHandle,
     acceptor::Certified,
+    endpoint_tls::{EndpointError, EndpointTls},
     identity::{CertifiedNode, Identity, Refused},
 };
 use crate::{nodes::NodeWatch, power::PowerBook, quorum::Standing};
@@ -32,43 +27,23 @@ use crate::{nodes::NodeWatch, power::PowerBook, quorum::Standing};
 /// Largest heartbeat that is read.
 const MAX_HEARTBEAT: usize = 32 << 10;
 
-/// Certificates of the endpoint, PEM files.
-#[derive(Clone, Debug)]
-pub struct EndpointTls {
-    /// Certificate chain.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
-    /// Authority that client certificates must come from.
-    pub client_ca: PathBuf,
-}
-
-/// The endpoint cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum EndpointError {
-    /// A PEM file is unreadable or holds something else.
-    #[error("{0} cannot be read as PEM")]
-    Pem(PathBuf, #[source] rustls::pki_types::pem::Error),
-    /// The client authority is unusable.
-    #[error("the client authority cannot be used")]
-    Verifier(#[source] rustls::server::VerifierBuilderError),
-    /// The certificates do not fit together.
-    #[error("the certificate and key cannot be used")]
-    Tls(#[source] rustls::Error),
-    /// The address cannot be listened on.
-    #[error("cannot serve the site endpoint on {0}")]
-    Serve(SocketAddr, #[source] std::io::Error),
-}
-
+/// What the endpoint answers from.
 #[derive(Clone)]
-struct Endpoint {
-    site: String,
-    handle: SiteHandle,
-    signer: Arc<Signer>,
-    book: Arc<GrantBook>,
-    nodes: NodeWatch,
-    power: PowerBook,
-    identity: Identity,
+pub struct Endpoint {
+    /// Own site.
+    pub site: String,
+    /// The protocol core.
+    pub handle: SiteHandle,
+    /// Signs grants.
+    pub signer: Arc<Signer>,
+    /// Who holds grants.
+    pub book: Arc<GrantBook>,
+    /// Who takes heartbeats in.
+    pub nodes: NodeWatch,
+    /// What nodes draw.
+    pub power: PowerBook,
+    /// Who may speak for which node.
+    pub identity: Identity,
 }
 
 /// Serves until cancelled.
@@ -78,17 +53,11 @@ struct Endpoint {
 pub async fn serve(
     listen: SocketAddr,
     tls: &EndpointTls,
-    site: &str,
-    handle: SiteHandle,
-    signer: Arc<Signer>,
-    book: Arc<GrantBook>,
-    nodes: NodeWatch,
-    power: PowerBook,
-    identity: Identity,
+    endpoint: Endpoint,
     cancel: CancellationToken,
 ) -> Result<(), EndpointError> {
-    let config = RustlsConfig::from_config(Arc::new(server_config(tls)?));
-    let state = Endpoint { site: site.to_owned(), handle, signer, book, nodes, power, identity };
+    let config = tls.load()?;
+    tokio::spawn(tls.clone().follow(config.clone(), cancel.clone()));
     let router = Router::new()
         .route("/v1/grants", get(grants))
         .route("/v1/grants/ack", post(acknowledge))
@@ -103,26 +72,9 @@ pub async fn serve(
     axum_server::bind(listen)
         .acceptor(Certified::new(config))
         .handle(server)
-        .serve(router.with_state(state).into_make_service())
+        .serve(router.with_state(endpoint).into_make_service())
         .await
         .map_err(|error| EndpointError::Serve(listen, error))
-}
-
-fn server_config(tls: &EndpointTls) -> Result<ServerConfig, EndpointError> {
-    let certificates = |path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, EndpointError> {
-        let pem = |error| EndpointError::Pem(path.clone(), error);
-        CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<_, _>>().map_err(pem)
-    };
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(&tls.client_ca)? {
-        roots.add(authority).map_err(EndpointError::Tls)?;
-    }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(EndpointError::Verifier)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| EndpointError::Pem(tls.key.clone(), error))?;
-    ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&tls.cert)?, key)
-        .map_err(EndpointError::Tls)
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,9 @@
 //! Grants as agents ask for them: signed, for what is left of the lease, and remembered until they are dropped.
 
 use evergreen_api::grants::{Grant, GrantAck};
-use parking_lot::Mutex;
+use std::collections::BTreeMap;
+
+use parking_lot::{Mutex, RwLock};
 
 use super::{Signer, SiteSnapshot};
 use crate::quorum::{Edges, Mono, Timing};
@@ -10,15 +12,32 @@ use crate::quorum::{Edges, Mono, Timing};
 #[derive(Debug, Default)]
 pub struct GrantBook {
     edges: Mutex<Edges>,
+    /// Groups with a database, and the version of the entry under which it was promoted. None until the services of the
+    /// site are known: until then nothing is granted, because no group is known to have none.
+    raised: RwLock<Option<BTreeMap<String, Option<u64>>>>,
 }
 
 impl GrantBook {
+    /// Takes in which groups wait for their database, and under which version it was promoted (R10: the resource first).
+    pub fn raise(&self, raised: BTreeMap<String, Option<u64>>) {
+        *self.raised.write() = Some(raised);
+    }
+
+    /// Whether the resource behind a group knows this version of its entry.
+    fn is_raised(&self, group: &str, version: u64) -> bool {
+        let raised = self.raised.read();
+        raised.as_ref().is_some_and(|all| all.get(group).is_none_or(|at| *at == Some(version)))
+    }
+
     /// The grants that the snapshot allows at this moment; the node is remembered as one that holds them.
     pub fn grants(&self, node: &str, snapshot: &SiteSnapshot, signer: &Signer, site: &str, now: Mono) -> Vec<Grant> {
         if !self.edges.lock().ask(node, now) {
             return Vec::new();
         }
-        let fresh = snapshot.grantable.iter().filter(|grantable| now < grantable.valid_until);
+        let fresh = snapshot
+            .grantable
+            .iter()
+            .filter(|grantable| now < grantable.valid_until && self.is_raised(&grantable.group, grantable.version));
         fresh
             .map(|grantable| Grant {
                 group: grantable.group.clone(),

@@ -3,17 +3,23 @@
 mod acceptor;
 pub mod clients;
 mod clock;
+mod clusters;
 mod driver;
 mod endpoint;
+mod endpoint_tls;
 mod grants;
 pub mod identity;
 mod registers;
 mod signer;
+#[cfg(test)]
+mod simulation;
 
 pub use self::{
     clock::BootClock,
+    clusters::{Clusters, Refusal},
     driver::{SiteHandle, SiteSnapshot, start},
-    endpoint::{EndpointTls, serve},
+    endpoint::{Endpoint, serve},
+    endpoint_tls::EndpointTls,
     grants::GrantBook,
     registers::Register,
     signer::Signer,

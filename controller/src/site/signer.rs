@@ -87,6 +87,11 @@ impl Signer {
         STANDARD.encode(self.key.sign(payload.as_bytes()))
     }
 
+    /// Signature of a statement of a drill of this site, base64. The tag of statements keeps it from being taken for a grant.
+    pub fn sign_statement(&self, text: &str) -> String {
+        STANDARD.encode(self.key.sign(&crate::consent::signed_bytes(text)))
+    }
+
     /// The public key, base64.
     pub fn public_key(&self) -> String {
         STANDARD.encode(self.key.public_key())

@@ -25,25 +25,34 @@ pub(super) const CALL: Duration = Duration::from_secs(5);
 const MOST: usize = 8 << 20;
 
 /// An answer.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub body: Bytes,
 }
 
-/// One HTTP call; `authority` is the PEM of the certificate authority that the other end's certificate comes from.
+/// Whom a call goes to.
+pub(crate) struct Target<'a> {
+    pub allow: &'a TrafficAllow,
+    /// For people.
+    pub what: &'a str,
+    pub url: &'a Uri,
+    /// PEM of the certificate authority that the other end's certificate comes from.
+    pub authority: Option<&'a [u8]>,
+}
+
+/// One HTTP call.
 ///
 /// # Errors
 /// When the address is not allowed, does not answer in time, or redirects.
-pub(super) async fn http(
-    allow: &TrafficAllow,
-    what: &str,
-    url: &Uri,
+pub(crate) async fn http(
+    target: &Target<'_>,
     request: http::request::Builder,
     body: Vec<u8>,
-    authority: Option<&[u8]>,
 ) -> Result<Answer, TrafficError> {
-    let call = call(allow, what, url, request, body, authority);
-    let answer = tokio::time::timeout(CALL, call).await.map_err(|_| TrafficError::Timeout(what.to_owned()))??;
+    let what = target.what;
+    let answer = tokio::time::timeout(CALL, call(target, request, body))
+        .await
+        .map_err(|_| TrafficError::Timeout(what.to_owned()))??;
     if answer.status.is_redirection() {
         let why = format!(
             "it answered {} with a redirect, and none is followed: give the address it leads to",
@@ -54,14 +63,8 @@ pub(super) async fn http(
     Ok(answer)
 }
 
-async fn call(
-    allow: &TrafficAllow,
-    what: &str,
-    url: &Uri,
-    request: http::request::Builder,
-    body: Vec<u8>,
-    authority: Option<&[u8]>,
-) -> Result<Answer, TrafficError> {
+async fn call(target: &Target<'_>, request: http::request::Builder, body: Vec<u8>) -> Result<Answer, TrafficError> {
+    let Target { allow, what, url, authority } = *target;
     let failed = |why: String| TrafficError::Unreachable { what: what.to_owned(), why };
     let host = url.host().ok_or_else(|| failed("the address has no host".into()))?;
     let secure = url.scheme_str() == Some("https");

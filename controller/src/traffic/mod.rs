@@ -16,9 +16,9 @@ mod object;
 mod plan;
 mod powerdns;
 mod routes;
+mod routing_table;
 mod secrets;
 mod service;
-pub mod steps;
 mod webhook;
 mod wire;
 mod writers;
@@ -29,4 +29,8 @@ pub use self::{
     error::{Outcome, TrafficError},
     plan::TrafficPlan,
     writers::{ActuatorState, TrafficWriters},
+};
+pub(crate) use self::{
+    calls::{Target, http},
+    routing_table::publish,
 };

@@ -34,7 +34,8 @@ pub(super) async fn apply(
     let authority = keys.get("ca.crt");
     let key = keys.text("api-key")?;
     let request = |method: Method| Request::builder().method(method).header("x-api-key", key);
-    let answer = calls::http(allow, &what, &address, request(Method::GET), Vec::new(), authority).await?;
+    let target = calls::Target { allow, what: &what, url: &address, authority };
+    let answer = calls::http(&target, request(Method::GET), Vec::new()).await?;
     let found: Value = serde_json::from_slice(&expect(&what, answer, StatusCode::OK)?.body)
         .map_err(|_| unreachable(&what, "its answer is no JSON"))?;
     let epoch = epoch_at(&found, &format!("_evergreen.{}", absolute(&actuator.name)));
@@ -55,7 +56,7 @@ pub(super) async fn apply(
     }
     let body = json!({"rrsets": wanted}).to_string().into_bytes();
     let patch = request(Method::PATCH).header("content-type", "application/json");
-    let answer = calls::http(allow, &what, &address, patch, body, authority).await?;
+    let answer = calls::http(&target, patch, body).await?;
     expect(&what, answer, StatusCode::NO_CONTENT)?;
     Ok(Outcome::Written)
 }

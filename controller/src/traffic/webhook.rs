@@ -73,7 +73,8 @@ pub(super) async fn apply(
         .header("idempotency-key", idempotency)
         .header("evergreen-epoch", plan.epoch)
         .header("evergreen-signature", signature(keys.need("hmac-key")?, &body));
-    let answer = calls::http(allow, &what, &url, request, body, keys.get("ca.crt")).await?;
+    let target = calls::Target { allow, what: &what, url: &url, authority: keys.get("ca.crt") };
+    let answer = calls::http(&target, request, body).await?;
     let reply: Option<Reply> = serde_json::from_slice(&answer.body).ok();
     match (answer.status, reply) {
         (StatusCode::OK, Some(reply)) if reply.epoch == plan.epoch => {

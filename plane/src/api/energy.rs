@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Shared,
     error::{Params, window},
+    guard::Reader,
 };
 use crate::{
     clock::{now_ms, rfc3339_ms},
@@ -45,13 +46,39 @@ fn by(text: Option<&str>, choices: &[(&str, By)]) -> Result<By, ApiError> {
 
 pub(super) async fn report(
     State(shared): State<Shared>,
+    reader: Reader,
     Params(params): Params<ReportParams>,
 ) -> Result<Json<EnergyReport>, ApiError> {
     let choices = [("site", By::Site), ("node", By::Node), ("namespace", By::Namespace), ("pod", By::Pod)];
     let by = by(params.by.as_deref(), &choices)?;
     let (from_ms, to_ms) = window(params.from.as_deref(), params.to.as_deref(), now_ms(), 24 * HOUR_MS)?;
-    let site = params.site.filter(|s| !s.is_empty());
-    Ok(Json(shared.reader.ask(move |c| query::report(c, from_ms, to_ms, by, site.as_deref())).await?))
+    let site = one_site(&reader, params.site.filter(|s| !s.is_empty()))?;
+    let mut report = shared.reader.ask(move |c| query::report(c, from_ms, to_ms, by, site.as_deref())).await?;
+    if reader.0.namespaces().is_some() && matches!(by, By::Namespace | By::Pod) {
+        report.rows.retain(|row| reader.0.sees_namespace(row.key.split('/').next().unwrap_or_default()));
+        report.total = query::sum(report.rows.iter().map(|row| &row.figures));
+    }
+    Ok(Json(report))
+}
+
+/// The data center to ask for: who sees only some asks for one of them at a time.
+fn one_site(Reader(who): &Reader, asked: Option<String>) -> Result<Option<String>, ApiError> {
+    let Some(sites) = who.sites() else { return Ok(asked) };
+    let names = || sites.iter().copied().collect::<Vec<_>>().join(", ");
+    match asked {
+        Some(site) if sites.contains(site.as_str()) => Ok(Some(site)),
+        None if sites.len() == 1 => Ok(sites.first().map(|site| (*site).to_owned())),
+        _ => Err(elsewhere(&format!("give site, one of {}", names()))),
+    }
+}
+
+fn elsewhere(remedy: &str) -> ApiError {
+    ApiError::new(
+        axum::http::StatusCode::FORBIDDEN,
+        "forbidden",
+        "this is about data centers that you do not see",
+        remedy,
+    )
 }
 
 #[derive(Deserialize)]
@@ -64,9 +91,13 @@ pub(super) struct SeriesParams {
 
 pub(super) async fn series(
     State(shared): State<Shared>,
+    reader: Reader,
     Params(params): Params<SeriesParams>,
 ) -> Result<Json<Value>, ApiError> {
     let by = by(params.by.as_deref(), &[("site", By::Site), ("node", By::Node)])?;
+    if reader.0.sites().is_some() && !matches!(by, By::Site) {
+        return Err(elsewhere("ask with by=site"));
+    }
     let (from_ms, to_ms) = window(params.from.as_deref(), params.to.as_deref(), now_ms(), HOUR_MS)?;
     let length = to_ms - from_ms;
     let asked = match params.step.as_deref().filter(|s| !s.is_empty()) {
@@ -91,6 +122,8 @@ pub(super) async fn series(
             Ok((step, power::power(c, from_ms, to_ms, by, step)?))
         })
         .await?;
+    let series: Vec<_> =
+        series.into_iter().filter(|one| !matches!(by, By::Site) || reader.0.sees_site(&one.key)).collect();
     Ok(Json(json!({"from": rfc3339_ms(from_ms), "to": rfc3339_ms(to_ms), "step_ms": step, "series": series})))
 }
 
@@ -117,10 +150,14 @@ fn days(from_ms: i64, to_ms: i64, zone: Option<&str>) -> Result<Days, ApiError> 
 /// One page of the ledger: what a report is made from. `after` is what the page before gave as `next`.
 pub(super) async fn ledger(
     State(shared): State<Shared>,
+    reader: Reader,
     Params(params): Params<LedgerParams>,
 ) -> Result<Json<LedgerPage>, ApiError> {
     let (from_ms, to_ms) = window(params.from.as_deref(), params.to.as_deref(), now_ms(), 24 * HOUR_MS)?;
     let days = days(from_ms, to_ms, params.zone.as_deref())?;
+    if reader.0.sites().is_some() || reader.0.namespaces().is_some() {
+        return Err(elsewhere("a report is made by somebody who sees everything"));
+    }
     let label = match params.label.as_deref() {
         None => None,
         Some(text) => {
@@ -150,6 +187,7 @@ pub(super) struct GreenParams {
 /// PUE over time, REF, WUE, CUE and grade of each data center.
 pub(super) async fn green(
     State(shared): State<Shared>,
+    reader: Reader,
     Params(params): Params<GreenParams>,
 ) -> Result<Json<green::Green>, ApiError> {
     let (from_ms, to_ms) = window(params.from.as_deref(), params.to.as_deref(), now_ms(), 30 * 24 * HOUR_MS)?;
@@ -176,5 +214,7 @@ pub(super) async fn green(
             _ => break,
         }
     }
-    Ok(Json(green::view(&sum, &facts, shared.energy_facts.is_some())))
+    let mut view = green::view(&sum, &facts, shared.energy_facts.is_some());
+    view.sites.retain(|site| reader.0.sees_site(&site.name));
+    Ok(Json(view))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 
-use super::{ApiError, Shared};
+use super::{ApiError, Shared, guard::Reader};
 use crate::{
     clock::now_ms,
     energy::{
@@ -36,8 +36,20 @@ impl DayEnergy {
     }
 }
 
-pub(super) async fn get(State(shared): State<Shared>) -> Result<Json<Fleet>, ApiError> {
+pub(super) async fn get(State(shared): State<Shared>, reader: Reader) -> Result<Json<Fleet>, ApiError> {
+    now(&shared, &reader).await.map(Json)
+}
+
+/// The fleet as somebody sees it.
+pub(super) async fn now(shared: &Shared, reader: &Reader) -> Result<Fleet, ApiError> {
     let now_ms = now_ms();
-    let kwh = shared.day.kwh(&shared, now_ms).await?;
-    Ok(Json(fleet(&shared.live, now_ms, &kwh)))
+    let kwh = shared.day.kwh(shared, now_ms).await?;
+    Ok(seen(fleet(&shared.live, now_ms, &kwh), reader))
+}
+
+/// What somebody sees of a fleet.
+pub(super) fn seen(mut fleet: Fleet, Reader(who): &Reader) -> Fleet {
+    fleet.sites.retain(|site| who.sees_site(&site.name));
+    fleet.groups.retain(|group| who.sees_namespace(group.group.split_once('/').map_or("", |(namespace, _)| namespace)));
+    fleet
 }

@@ -8,11 +8,12 @@ use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, Shared, error::Params};
+use super::{ApiError, Shared, error::Params, guard::Reader};
 use crate::{
     clock::rfc3339_ns,
     incidents::State as IncidentState,
     model::{Span, SpanStatus},
+    security::role::Permission,
     store::spans_of_trace,
 };
 
@@ -25,6 +26,8 @@ const MAX_LOGS: u32 = 500;
 pub(super) struct ListParams {
     limit: Option<u32>,
     state: Option<String>,
+    site: Option<String>,
+    before: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,6 +70,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Listed> {
 
 pub(super) async fn list(
     State(shared): State<Shared>,
+    reader: Reader,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
     let limit = params.limit.unwrap_or(DEFAULT_LIMIT);
@@ -80,17 +84,72 @@ pub(super) async fn list(
             ApiError::parameter(format!("state: `{name}` is none"), format!("give one of {names}"))
         })?),
     };
-    let incidents = shared
+    let before = params.before.as_deref().filter(|b| !b.is_empty()).map(cursor).transpose()?;
+    let sites = reader.0.sites().map(|sites| json!(sites).to_string());
+    let site = params.site.filter(|site| !site.is_empty());
+    let (mut incidents, counts) = shared
         .reader
         .ask(move |c| {
-            c.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM incidents WHERE ?1 IS NULL OR state = ?1 ORDER BY started_ns DESC LIMIT ?2"
-            ))?
-            .query_map(params![state.map(IncidentState::as_str), limit], row)?
-            .collect::<Result<Vec<_>, _>>()
+            let state = state.map(IncidentState::as_str);
+            let (time, id) = before.unzip();
+            let rows = c
+                .prepare_cached(&format!(
+                    "SELECT {COLUMNS} FROM incidents WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR site = ?2)
+                     AND (?3 IS NULL OR site IN (SELECT value FROM json_each(?3)))
+                     AND (?4 IS NULL OR started_ns < ?4 OR (started_ns = ?4 AND trace_id < ?5))
+                     ORDER BY started_ns DESC, trace_id DESC LIMIT ?6"
+                ))?
+                .query_map(params![state, site, sites, time, id, limit + 1], |r| Ok((row(r)?, r.get::<_, i64>(7)?)))?
+                .collect::<Result<Vec<_>, _>>()?;
+            let counts = c
+                .prepare_cached(
+                    "SELECT state, count(*) FROM incidents WHERE (?1 IS NULL OR site = ?1)
+                     AND (?2 IS NULL OR site IN (SELECT value FROM json_each(?2))) GROUP BY state",
+                )?
+                .query_map(params![site, sites], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?
+                .collect::<Result<std::collections::BTreeMap<_, _>, _>>()?;
+            Ok((rows, counts))
         })
         .await?;
-    Ok(Json(json!({"incidents": incidents})))
+    let more = incidents.len() > limit as usize;
+    incidents.truncate(limit as usize);
+    let next = incidents.last().filter(|_| more).map(|(last, time)| format!("{time}-{}", last.trace_id));
+    let incidents: Vec<Value> = incidents
+        .into_iter()
+        .map(|(incident, _)| {
+            let acknowledged = shared.gate.trail.acknowledged(&incident.trace_id);
+            let mut body = json!(incident);
+            body["acknowledged"] = json!(acknowledged);
+            body
+        })
+        .collect();
+    Ok(Json(json!({"incidents": incidents, "next": next, "counts": counts})))
+}
+
+/// Reads `next` of a page before.
+fn cursor(text: &str) -> Result<(i64, [u8; 16]), ApiError> {
+    let wrong =
+        || ApiError::parameter(format!("before: `{text}` is no page"), "give what `next` of the page before was");
+    let (time, id) = text.rsplit_once('-').ok_or_else(wrong)?;
+    Ok((time.parse().map_err(|_| wrong())?, trace_id(id).map_err(|_| wrong())?))
+}
+
+/// The data center of an incident.
+pub(super) async fn site_of(shared: &Shared, text: &str) -> Result<Option<String>, ApiError> {
+    let id = trace_id(text)?;
+    let found = shared
+        .reader
+        .ask(move |c| {
+            c.prepare_cached("SELECT site FROM incidents WHERE trace_id = ?1")?
+                .query_row([id], |row| row.get::<_, Option<String>>(0))
+                .optional()
+        })
+        .await?;
+    found.ok_or_else(|| no_incident(text))
+}
+
+fn no_incident(text: &str) -> ApiError {
+    ApiError::not_found(format!("no incident {text}"), "list them at /api/v1/incidents; old ones expire")
 }
 
 #[derive(Serialize)]
@@ -149,7 +208,11 @@ fn trace_id(text: &str) -> Result<[u8; 16], ApiError> {
         .map_err(|_| ApiError::parameter(format!("`{text}` is no trace id"), "give 32 hexadecimal digits"))
 }
 
-pub(super) async fn one(State(shared): State<Shared>, Path(text): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn one(
+    State(shared): State<Shared>,
+    Reader(who): Reader,
+    Path(text): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let id = trace_id(&text)?;
     let found = shared
         .reader
@@ -169,10 +232,11 @@ pub(super) async fn one(State(shared): State<Shared>, Path(text): Path<String>) 
             Ok(Some((incident, spans_of_trace(c, &id)?, logs)))
         })
         .await?;
-    let (incident, spans, logs) = found.ok_or_else(|| {
-        ApiError::not_found(format!("no incident {text}"), "list them at /api/v1/incidents; old ones expire")
-    })?;
+    // What is not seen is not there: an answer of 403 would tell that it is.
+    let found = found.filter(|(incident, ..)| who.may_at(Permission::Read, incident.site.as_deref()));
+    let (incident, spans, logs) = found.ok_or_else(|| no_incident(&text))?;
     let mut body = json!(incident);
+    body["acknowledged"] = json!(shared.gate.trail.acknowledged(&incident.trace_id));
     body["spans"] = json!(views(spans));
     body["logs"] = json!(logs);
     Ok(Json(body))
@@ -192,9 +256,14 @@ fn log(row: &Row<'_>) -> rusqlite::Result<Value> {
     }))
 }
 
-pub(super) async fn trace(State(shared): State<Shared>, Path(text): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn trace(
+    State(shared): State<Shared>,
+    Reader(who): Reader,
+    Path(text): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let id = trace_id(&text)?;
-    let spans = shared.reader.ask(move |c| spans_of_trace(c, &id)).await?;
+    let mut spans = shared.reader.ask(move |c| spans_of_trace(c, &id)).await?;
+    spans.retain(|span| who.may_at(Permission::Read, span.site.as_deref()));
     if spans.is_empty() {
         return Err(ApiError::not_found(
             format!("no trace {text}"),

@@ -1,6 +1,7 @@
 //! GET /api/v1/metrics/series: raw points of one metric.
 
 use axum::{Json, extract::State};
+use evergreen_api::telemetry::attribute;
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -8,8 +9,9 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Shared,
     error::{Params, window},
+    guard::Reader,
 };
-use crate::{clock::now_ms, energy::HOUR_MS, model::Labels};
+use crate::{clock::now_ms, energy::HOUR_MS, model::Labels, store::points};
 
 /// Series and points of one answer; beyond it the answer says that it is cut.
 const MAX_SERIES: usize = 500;
@@ -33,6 +35,7 @@ struct Curve {
 
 pub(super) async fn series(
     State(shared): State<Shared>,
+    Reader(who): Reader,
     Params(asked): Params<SeriesParams>,
 ) -> Result<Json<Value>, ApiError> {
     let name = asked
@@ -57,17 +60,17 @@ pub(super) async fn series(
             let mut room = MAX_POINTS;
             let mut curves = Vec::new();
             for (id, labels, unit) in found.into_iter().take(MAX_SERIES) {
-                let points = c
-                    .prepare_cached(
-                        "SELECT time_ms, value FROM points WHERE series_id = ?1 AND time_ms >= ?2 AND time_ms < ?3
-                         ORDER BY time_ms LIMIT ?4",
-                    )?
-                    .query_map(params![id, from_ms, to_ms, room as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
-                    .collect::<Result<Vec<_>, _>>()?;
+                let mut points: Vec<(i64, Option<f64>)> =
+                    points::range(c, id, from_ms, to_ms)?.into_iter().map(|p| (p.time_ms, p.value)).collect();
+                points.truncate(room);
                 room -= points.len();
                 truncated |= room == 0;
-                if !points.is_empty() {
-                    curves.push(Curve { labels: serde_json::from_str(&labels).unwrap_or_default(), unit, points });
+                let labels: Labels = serde_json::from_str(&labels).unwrap_or_default();
+                let site = labels.get(attribute::SITE).map_or("", String::as_str);
+                let namespace = labels.get(attribute::NAMESPACE);
+                let seen = who.sees_site(site) && namespace.is_none_or(|name| who.sees_namespace(name));
+                if !points.is_empty() && seen {
+                    curves.push(Curve { labels, unit, points });
                 }
             }
             Ok((curves, truncated))

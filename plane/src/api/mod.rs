@@ -1,11 +1,14 @@
-//! The JSON API, the event stream, health and the page, on one port. Read-only: nothing here changes the store.
+//! The JSON API, the event stream, health and the page, on one port. What people change is who is logged in
+//! and which incidents they acknowledged; nothing here changes what was measured.
 
 mod energy;
 mod error;
 mod fleet;
+mod guard;
 mod incidents;
 mod mesh;
 mod metrics;
+mod people;
 mod predictions;
 mod stream;
 
@@ -13,11 +16,11 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
-    middleware::{self, Next},
+    extract::State,
+    http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{delete, get, post},
 };
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
@@ -26,6 +29,7 @@ use self::error::ApiError;
 use crate::{
     live::Live,
     page,
+    security::gate::Gate,
     stats::Stats,
     store::{Reader, StoreHandle},
 };
@@ -45,6 +49,8 @@ pub struct Shared {
     pub day: Arc<fleet::DayEnergy>,
     /// File with facts of data centers.
     pub energy_facts: Option<Arc<std::path::Path>>,
+    /// Who may do what.
+    pub gate: Arc<Gate>,
     /// Ends event streams when the plane stops.
     pub stop: CancellationToken,
 }
@@ -65,6 +71,13 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/energy/ledger", get(energy::ledger))
         .route("/api/v1/energy/green", get(energy::green))
         .route("/api/v1/metrics/series", get(metrics::series))
+        .route("/api/v1/incidents/{trace_id}/acknowledge", post(people::acknowledge))
+        .route("/api/v1/session", get(people::session).post(people::login).delete(people::logout))
+        .route("/api/v1/sessions", get(people::sessions))
+        .route("/api/v1/sessions/{id}", delete(people::end))
+        .route("/api/v1/login/oidc", get(people::oidc))
+        .route("/api/v1/login/oidc/callback", get(people::callback))
+        .route("/api/v1/audit", get(people::audit))
         // A query has its own limit of ten seconds; this one is for what lies around it.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(25)))
         .route("/api/v1/stream", get(stream::get))
@@ -73,27 +86,16 @@ pub fn router(shared: Shared) -> Router {
         .route("/metrics", get(prometheus))
         .fallback(page::get)
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the API is read-only", "use GET")
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this path takes another method",
+                "use GET",
+            )
         })
-        .layer(middleware::from_fn(secure))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::guard))
+        .layer(middleware::from_fn(guard::secure))
         .with_state(shared)
-}
-
-/// Only our own files may run or be shown; nothing is sent to, framed by or sniffed for others.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
-connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-async fn secure(request: Request, next: Next) -> Response {
-    let is_api = request.uri().path().starts_with("/api/");
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    if is_api {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    response
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{Json, extract::State};
 use serde::Serialize;
 
-use super::Shared;
+use super::{Shared, fleet::seen, guard::Reader};
 use crate::{
     clock::{now_ms, rfc3339_ms},
     fleet::fleet,
@@ -18,8 +18,8 @@ pub(super) struct Answer {
     predictions: Vec<Placed>,
 }
 
-pub(super) async fn get(State(shared): State<Shared>) -> Json<Answer> {
+pub(super) async fn get(State(shared): State<Shared>, reader: Reader) -> Json<Answer> {
     let now_ms = now_ms();
-    let predictions = list(fleet(&shared.live, now_ms, &BTreeMap::new()));
+    let predictions = list(seen(fleet(&shared.live, now_ms, &BTreeMap::new()), &reader));
     Json(Answer { generated_at: rfc3339_ms(now_ms), predictions })
 }

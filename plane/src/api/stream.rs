@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{ApiError, Shared};
+use super::{ApiError, Shared, guard::Who};
 use crate::{clock::now_ms, stats::Stats, store::Change};
 
 /// Streams that may be open at once.
@@ -35,7 +35,7 @@ impl Drop for Open {
     }
 }
 
-pub(super) async fn get(State(shared): State<Shared>) -> Response {
+pub(super) async fn get(State(shared): State<Shared>, Who(caller): Who) -> Response {
     if shared.stats.streams.get() >= MAX_STREAMS {
         return ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -52,8 +52,12 @@ pub(super) async fn get(State(shared): State<Shared>) -> Response {
         let _open = open;
         let mut changes = shared.store.changes();
         // The stream alone must not keep the store open.
-        let stop = shared.stop.clone();
+        let (stop, gate) = (shared.stop.clone(), shared.gate.clone());
         drop(shared);
+        let session = caller.as_ref().and_then(|caller| caller.session.as_ref()).map(|open| open.key);
+        // Who sees only some data centers is told that something changed, not what.
+        let sees_all = caller.as_ref().is_some_and(|caller| caller.identity.sites().is_none());
+        let mut look = tokio::time::interval(Duration::from_secs(5));
         let mut tick = tokio::time::interval_at(Instant::now() + Duration::from_secs(1), Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fleet_changed = true;
@@ -61,6 +65,10 @@ pub(super) async fn get(State(shared): State<Shared>) -> Response {
             let event = tokio::select! {
                 () = stop.cancelled() => return,
                 () = sender.closed() => return,
+                _ = look.tick() => match session {
+                    Some(key) if !gate.sessions.is_open(&key, std::time::Instant::now()) => return,
+                    _ => continue,
+                },
                 _ = tick.tick(), if fleet_changed => {
                     fleet_changed = false;
                     Event::default().event("fleet").data(json!({"at": now_ms()}).to_string())
@@ -71,7 +79,8 @@ pub(super) async fn get(State(shared): State<Shared>) -> Response {
                         continue;
                     }
                     Ok(Change::Incident { trace_id, state }) => {
-                        Event::default().event("incident").data(json!({"trace_id": trace_id, "state": state}).to_string())
+                        let what = if sees_all { json!({"trace_id": trace_id, "state": state}) } else { json!({}) };
+                        Event::default().event("incident").data(what.to_string())
                     }
                     Err(RecvError::Lagged(_)) => Event::default().event("reset").data("{}"),
                     Err(RecvError::Closed) => return,

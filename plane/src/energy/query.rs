@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use evergreen_api::telemetry::{attribute, metric};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock::rfc3339_ms,
     model::{Labels, SeriesKind},
+    store::{chunk::Stored, points},
 };
 
 /// What energy is added up by.
@@ -178,10 +179,6 @@ pub(crate) fn floors(connection: &Connection) -> rusqlite::Result<Floors> {
     Ok(Floors { raw_ms: get("raw_floor_ms")?, five_ms: get("five_minute_floor_ms")? })
 }
 
-fn sample(row: &Row<'_>) -> rusqlite::Result<Sample> {
-    Ok(Sample { time_ms: row.get(0)?, joules: row.get(1)?, start_ms: row.get(2)? })
-}
-
 /// Raw samples of `[from_ms, to_ms)` and the one right before.
 pub(crate) fn samples(
     connection: &Connection,
@@ -189,23 +186,14 @@ pub(crate) fn samples(
     from_ms: i64,
     to_ms: i64,
 ) -> rusqlite::Result<(Option<Sample>, Vec<Sample>)> {
-    let window = connection
-        .prepare_cached(
-            "SELECT time_ms, value, start_ms FROM points
-             WHERE series_id = ?1 AND time_ms >= ?2 AND time_ms < ?3 AND value IS NOT NULL ORDER BY time_ms",
-        )?
-        .query_map([series, from_ms, to_ms], sample)?
-        .collect::<Result<Vec<_>, _>>()?;
+    let sample =
+        |point: Stored| Some(Sample { time_ms: point.time_ms, joules: point.value?, start_ms: point.start_ms });
+    let window: Vec<Sample> =
+        points::range(connection, series, from_ms, to_ms)?.into_iter().filter_map(sample).collect();
     if window.is_empty() {
         return Ok((None, window));
     }
-    let before = connection
-        .prepare_cached(
-            "SELECT time_ms, value, start_ms FROM points
-             WHERE series_id = ?1 AND time_ms < ?2 AND value IS NOT NULL ORDER BY time_ms DESC LIMIT 1",
-        )?
-        .query_row([series, from_ms], sample)
-        .optional()?;
+    let before = points::before(connection, series, from_ms)?.and_then(sample);
     Ok((before, window))
 }
 
@@ -251,6 +239,14 @@ pub(crate) fn of_series(
         });
     }
     Ok(sum)
+}
+
+/// The total of some rows.
+pub fn sum<'a>(rows: impl Iterator<Item = &'a Figures>) -> Figures {
+    let mut total = Figures::default();
+    rows.for_each(|row| total.add(row));
+    total.write_times();
+    total
 }
 
 /// The energy of `[from_ms, to_ms)`.

@@ -1,7 +1,8 @@
 //! OTLP metrics to series and points. Histograms become the series `NAME.count`, `NAME.sum` and `NAME.bucket{le}`,
-//! summaries `NAME.count`, `NAME.sum` and `NAME{quantile}`; exponential histograms are not kept and are said so.
+//! summaries `NAME.count`, `NAME.sum` and `NAME{quantile}`. Exponential histograms are kept like the others, with the
+//! bounds of scale 2 at the finest: powers of the fourth root of two, 19 % apart. Finer buckets fall into these exactly.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
@@ -12,6 +13,7 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::decode::{Decoded, MAX_FUTURE_MS, Sender, nanos, text};
+use super::exponential;
 use crate::model::{Labels, Point, Series, SeriesKind};
 
 /// Longest metric name; the OpenTelemetry API allows 255.
@@ -122,9 +124,32 @@ impl Builder {
                     }
                 }
             }
-            Some(Data::ExponentialHistogram(_)) => self.decoded.reject(points, || {
-                format!("`{}`: exponential histograms are not kept; send an explicit-bucket histogram", metric.name)
-            }),
+            Some(Data::ExponentialHistogram(histogram)) => {
+                let kind = sum_kind(histogram.aggregation_temporality, true);
+                for p in &histogram.data_points {
+                    let Some(buckets) = exponential::buckets(p) else {
+                        self.decoded.reject(1, || {
+                            format!("`{}`: an exponential histogram whose buckets are out of every range", metric.name)
+                        });
+                        continue;
+                    };
+                    let reading = |suffix, extra, value| Reading {
+                        suffix,
+                        extra,
+                        kind,
+                        start_ns: p.start_time_unix_nano,
+                        time_ns: p.time_unix_nano,
+                        value: (!is_void(p.flags)).then_some(value),
+                    };
+                    self.push(sender, &metric, &p.attributes, reading(".count", None, p.count as f64));
+                    if let Some(sum) = p.sum {
+                        self.push(sender, &metric, &p.attributes, reading(".sum", None, sum));
+                    }
+                    for (le, below) in buckets {
+                        self.push(sender, &metric, &p.attributes, reading(".bucket", Some(("le", le)), below as f64));
+                    }
+                }
+            }
         }
     }
 
@@ -163,7 +188,7 @@ impl Builder {
             Series::new(format!("{}{}", metric.name, reading.suffix), metric.unit.clone(), reading.kind, labels);
         let batch = &mut self.decoded.batch;
         let index = *self.index.entry(series.hash).or_insert_with(|| {
-            batch.series.push(series);
+            batch.series.push(Arc::new(series));
             batch.series.len() - 1
         });
         batch.points.push(Point {
@@ -205,6 +230,7 @@ fn cut(mut text: String) -> String {
 mod tests {
     use opentelemetry_proto::tonic::metrics::v1::{
         ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, ScopeMetrics, Sum,
+        exponential_histogram_data_point,
     };
 
     use super::*;
@@ -287,12 +313,28 @@ mod tests {
     }
 
     #[test]
-    fn an_exponential_histogram_is_rejected_by_name() {
-        let data =
-            ExponentialHistogram { data_points: vec![ExponentialHistogramDataPoint::default()], ..Default::default() };
+    fn an_exponential_histogram_becomes_cumulative_buckets_too() {
+        let point = ExponentialHistogramDataPoint {
+            time_unix_nano: 1_000_000_000,
+            count: 6,
+            sum: Some(9.0),
+            scale: 3,
+            zero_count: 1,
+            positive: Some(exponential_histogram_data_point::Buckets { offset: 8, bucket_counts: vec![2, 3] }),
+            ..Default::default()
+        };
+        let data = ExponentialHistogram { data_points: vec![point], aggregation_temporality: 2 };
         let decoded = decode(Data::ExponentialHistogram(data));
-        assert_eq!(decoded.rejected, 1);
-        assert!(decoded.message.contains("`m`"));
+        let batch = &decoded.batch;
+        let buckets: Vec<(&str, f64)> = batch
+            .points
+            .iter()
+            .filter(|p| batch.series[p.series].name == "m.bucket")
+            .map(|p| (batch.series[p.series].labels["le"].as_str(), p.value.unwrap()))
+            .collect();
+        // Buckets 8 and 9 of scale 3 are bucket 4 of scale 2: from 2 to 2 times the fourth root of 2.
+        assert_eq!(buckets, [("0", 1.0), ("2", 1.0), ("2.378414230005442", 6.0), ("+Inf", 6.0)]);
+        assert_eq!(decoded.rejected, 0);
     }
 
     #[test]

@@ -19,13 +19,17 @@ use opentelemetry_proto::tonic::collector::{
     },
 };
 use prost::Message;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, codec::CompressionEncoding, transport::Server};
+use tonic::{
+    Code, Request, Response, Status,
+    codec::CompressionEncoding,
+    transport::{Server, server::Connected},
+};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER_SECONDS, Taken, decode};
+use super::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER_SECONDS, Taken, UNKNOWN, decode};
 use crate::{clock::now_ms, store::StoreError};
 
 /// Requests that one connection may have in flight; more wait in HTTP/2's own flow control.
@@ -35,11 +39,14 @@ const CONCURRENCY_PER_CONNECTION: usize = 64;
 ///
 /// # Errors
 /// What the transport says.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve<IO>(
+    incoming: impl Stream<Item = std::io::Result<IO>>,
     intake: Intake,
     stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), tonic::transport::Error>
+where
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let door = Door(intake);
     Server::builder()
         .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
@@ -64,7 +71,7 @@ pub async fn serve(
                 .send_compressed(CompressionEncoding::Gzip)
                 .max_decoding_message_size(MAX_REQUEST_BYTES),
         )
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
 }
 
@@ -72,6 +79,12 @@ pub async fn serve(
 struct Door(Intake);
 
 impl Door {
+    /// Lets pass who may send.
+    fn known<T>(&self, request: Request<T>) -> Result<T, Status> {
+        let given = request.metadata().get("authorization").map(|value| value.as_bytes());
+        if self.0.allows(given) { Ok(request.into_inner()) } else { Err(Status::unauthenticated(UNKNOWN)) }
+    }
+
     async fn take(&self, decoded: decode::Decoded, bytes: usize) -> Result<Option<Taken>, Status> {
         let taken = self.0.take(decoded, bytes).await.map_err(status)?;
         Ok((taken.rejected > 0).then_some(taken))
@@ -95,7 +108,7 @@ impl TraceService for Door {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let request = request.into_inner();
+        let request = self.known(request)?;
         let bytes = request.encoded_len();
         let taken = self.take(decode::spans(request.resource_spans, now_ms()), bytes).await?;
         Ok(Response::new(ExportTraceServiceResponse {
@@ -111,7 +124,7 @@ impl MetricsService for Door {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let request = request.into_inner();
+        let request = self.known(request)?;
         let bytes = request.encoded_len();
         let taken = self.take(decode::metrics(request.resource_metrics, now_ms()), bytes).await?;
         Ok(Response::new(ExportMetricsServiceResponse {
@@ -127,7 +140,7 @@ impl LogsService for Door {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        let request = request.into_inner();
+        let request = self.known(request)?;
         let bytes = request.encoded_len();
         let taken = self.take(decode::logs(request.resource_logs, now_ms()), bytes).await?;
         Ok(Response::new(ExportLogsServiceResponse {

@@ -5,8 +5,9 @@ use std::io::Read;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{DefaultBodyLimit, Request, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -20,7 +21,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER_SECONDS, decode};
+use super::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER_SECONDS, UNKNOWN, decode};
 use crate::{clock::now_ms, store::StoreError};
 
 /// The three export paths.
@@ -40,7 +41,20 @@ pub fn router(intake: Intake) -> Router {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "OTLP is sent with POST").answer(Encoding::Json)
         })
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .layer(middleware::from_fn_with_state(intake.clone(), known))
         .with_state(intake)
+}
+
+/// Lets pass who may send.
+async fn known(State(intake): State<Intake>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    if intake.allows(given) {
+        return next.run(request).await;
+    }
+    let encoding = encoding(request.headers()).unwrap_or(Encoding::Json);
+    let mut response = Refusal::new(StatusCode::UNAUTHORIZED, UNKNOWN).answer(encoding);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,9 +86,11 @@ impl Refusal {
         let code = match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => tonic::Code::Unavailable,
             StatusCode::NOT_FOUND => tonic::Code::Unimplemented,
+            StatusCode::UNAUTHORIZED => tonic::Code::Unauthenticated,
+            StatusCode::PAYLOAD_TOO_LARGE => tonic::Code::ResourceExhausted,
             _ => tonic::Code::InvalidArgument,
         };
-        let retry = self.status == StatusCode::SERVICE_UNAVAILABLE;
+        let retry = matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
         let mut response =
             (self.status, encode(&RpcStatus { code: code as i32, message: self.message }, encoding)).into_response();
         if retry {
@@ -108,8 +124,15 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
 fn read<T: Message + Default + DeserializeOwned>(
     headers: &HeaderMap,
     encoding: Encoding,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<(T, usize), Refusal> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request has more than {MAX_REQUEST_BYTES} bytes: send smaller batches"),
+        ),
+        _ => Refusal::new(StatusCode::BAD_REQUEST, "the request ended before its body did"),
+    })?;
     let body = match headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes()) {
         None | Some(b"identity") => body,
         Some(b"gzip") => unzip(&body)?,
@@ -146,10 +169,14 @@ fn unzip(body: &[u8]) -> Result<Bytes, Refusal> {
 }
 
 fn store_refusal(error: &StoreError) -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    let status = match error {
+        StoreError::Full => StatusCode::TOO_MANY_REQUESTS,
+        StoreError::Write(_) | StoreError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, error.to_string())
 }
 
-async fn traces(State(intake): State<Intake>, headers: HeaderMap, body: Bytes) -> Response {
+async fn traces(State(intake): State<Intake>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     let encoding = match encoding(&headers) {
         Ok(encoding) => encoding,
         Err(refusal) => return refusal.answer(Encoding::Json),
@@ -169,7 +196,7 @@ async fn traces(State(intake): State<Intake>, headers: HeaderMap, body: Bytes) -
     }
 }
 
-async fn metrics(State(intake): State<Intake>, headers: HeaderMap, body: Bytes) -> Response {
+async fn metrics(State(intake): State<Intake>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     let encoding = match encoding(&headers) {
         Ok(encoding) => encoding,
         Err(refusal) => return refusal.answer(Encoding::Json),
@@ -189,7 +216,7 @@ async fn metrics(State(intake): State<Intake>, headers: HeaderMap, body: Bytes) 
     }
 }
 
-async fn logs(State(intake): State<Intake>, headers: HeaderMap, body: Bytes) -> Response {
+async fn logs(State(intake): State<Intake>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     let encoding = match encoding(&headers) {
         Ok(encoding) => encoding,
         Err(refusal) => return refusal.answer(Encoding::Json),
@@ -214,9 +241,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_is_503_with_retry_after() {
-        let response = store_refusal(&StoreError::Full).answer(Encoding::Protobuf);
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    fn a_full_queue_is_429_and_a_failing_store_503_both_with_retry_after() {
+        for (error, status) in [
+            (StoreError::Full, StatusCode::TOO_MANY_REQUESTS),
+            (StoreError::Write("no space".into()), StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let response = store_refusal(&error).answer(Encoding::Protobuf);
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::rollup;
+use super::{points, rollup};
 use crate::{
     args::Retention,
     energy::{COUNTERS, FIVE_MINUTES_MS, HOUR_MS},
@@ -63,35 +63,53 @@ fn set_meta(transaction: &Transaction<'_>, key: &str, value: i64) -> rusqlite::R
     Ok(())
 }
 
-/// Removes raw points before `cut_ms`. Of an energy counter only what is rolled up goes, and its last point before the
-/// cut stays: the next increment is counted from it.
+/// Removes chunks that end before `cut_ms`. Of an energy counter only what is rolled up goes, and its last point before
+/// the cut stays: the next increment is counted from it.
 fn drop_points(transaction: &Transaction<'_>, cut_ms: i64) -> rusqlite::Result<u64> {
-    let ids: Vec<(i64, bool, i64)> = transaction
-        .prepare(
-            "SELECT id, name IN (?1, ?2, ?3, ?4, ?5) AND kind IN (1, 3), coalesce(rolled_until_ms, 0) FROM series",
-        )?
-        .query_map(COUNTERS, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<Result<_, _>>()?;
-    let mut plain = transaction.prepare("DELETE FROM points WHERE series_id = ?1 AND time_ms < ?2")?;
-    let mut counter = transaction.prepare(
-        "DELETE FROM points WHERE series_id = ?1
-         AND time_ms < (SELECT max(time_ms) FROM points WHERE series_id = ?1 AND time_ms < ?2 AND value IS NOT NULL)",
-    )?;
     let mut gone = 0;
-    for (id, is_energy, rolled_until_ms) in ids {
-        gone += match is_energy {
-            true => counter.execute([id, cut_ms.min(rolled_until_ms)])?,
-            false => plain.execute([id, cut_ms])?,
-        } as u64;
+    let mut plain = transaction.prepare_cached(
+        "DELETE FROM chunks WHERE last_ms < ?6 AND NOT EXISTS (SELECT 1 FROM series s WHERE s.id = series_id
+         AND s.name IN (?1, ?2, ?3, ?4, ?5) AND s.kind IN (1, 3)) RETURNING count",
+    )?;
+    let [a, b, c, d, e] = COUNTERS;
+    let mut rows = plain.query(params![a, b, c, d, e, cut_ms])?;
+    while let Some(row) = rows.next()? {
+        gone += row.get::<_, u32>(0)? as u64;
+    }
+    // What is left with two chunks or more before the cut are counters.
+    let counters: Vec<(i64, i64)> = transaction
+        .prepare_cached(
+            "SELECT s.id, coalesce(s.rolled_until_ms, 0) FROM
+             (SELECT series_id FROM chunks WHERE last_ms < ?1 GROUP BY series_id HAVING count(*) > 1)
+             JOIN series s ON s.id = series_id",
+        )?
+        .query_map([cut_ms], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (id, rolled_until_ms) in counters {
+        gone += drop_counter(transaction, id, cut_ms.min(rolled_until_ms))?;
     }
     set_meta(transaction, "raw_floor_ms", cut_ms)?;
+    Ok(gone)
+}
+
+/// Removes chunks of a counter that end before the one with its last value before `cut_ms`.
+fn drop_counter(transaction: &Transaction<'_>, series: i64, cut_ms: i64) -> rusqlite::Result<u64> {
+    let Some(stays) = points::before(transaction, series, cut_ms)? else { return Ok(0) };
+    let mut gone = 0;
+    let mut delete =
+        transaction.prepare_cached("DELETE FROM chunks WHERE series_id = ?1 AND last_ms < ?2 RETURNING count")?;
+    let mut rows = delete.query([series, stays.time_ms])?;
+    while let Some(row) = rows.next()? {
+        gone += row.get::<_, u32>(0)? as u64;
+    }
     Ok(gone)
 }
 
 fn drop_empty_series(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<i64>> {
     transaction
         .prepare(
-            "DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM points p WHERE p.series_id = series.id)
+            "DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM chunks c WHERE c.series_id = series.id)
+             AND NOT head_has(series.id)
              AND NOT EXISTS (SELECT 1 FROM energy_rollups r WHERE r.series_id = series.id) RETURNING id",
         )?
         .query_map([], |row| row.get(0))?
@@ -126,12 +144,15 @@ fn evict(connection: &mut Connection, max_bytes: u64, now_ms: i64, stats: &Stats
         if bytes <= max_bytes {
             return Ok(());
         }
-        let oldest_point: Option<i64> = connection.query_row(
-            "SELECT min(oldest) FROM (SELECT (SELECT min(time_ms) FROM points p WHERE p.series_id = s.id) AS oldest FROM series s
-             WHERE NOT (s.name IN (?1, ?2, ?3, ?4, ?5) AND s.kind IN (1, 3)))",
-            COUNTERS,
-            |row| row.get(0),
-        )?;
+        // By their ends: what ends first goes first, and whole.
+        let oldest_point: Option<i64> = connection
+            .query_row(
+                "SELECT c.last_ms FROM chunks c JOIN series s ON s.id = c.series_id
+                 WHERE NOT (s.name IN (?1, ?2, ?3, ?4, ?5) AND s.kind IN (1, 3)) ORDER BY c.last_ms LIMIT 1",
+                COUNTERS,
+                |row| row.get(0),
+            )
+            .optional()?;
         let oldest_span: Option<i64> = connection.query_row(
             "SELECT min(oldest) / 1000000 FROM (SELECT min(start_ns) AS oldest FROM spans UNION ALL SELECT min(time_ns) FROM logs)",
             [],

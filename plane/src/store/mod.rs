@@ -1,12 +1,18 @@
 //! The database: one SQLite file in WAL mode, one thread that writes it, a few connections that read it.
 //!
-//! A batch is acknowledged only after its transaction is committed and synced. Many batches share one commit.
+//! A batch is acknowledged only after its transaction is committed and synced. Many batches share one commit. Points go
+//! into a journal first and stay in memory; every few minutes they are sealed into packed chunks of their series.
 //! Nothing outside this module holds a SQL statement except the readers in `energy` and `api`, which only read.
 
+pub mod chunk;
+mod head;
+pub mod inspect;
 mod maintain;
+pub mod points;
 mod reader;
 pub mod rollup;
 mod schema;
+mod seal;
 mod spans;
 mod writer;
 
@@ -14,6 +20,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
+use self::head::Head;
 pub use self::reader::{ReadError, Reader};
 pub(crate) use self::spans::of_trace as spans_of_trace;
 use crate::{args::Retention, live::Live, model::Batch, stats::Stats};
@@ -122,12 +129,15 @@ impl Store {
         let (connection, lock) = schema::open(directory)?;
         let path = schema::database(directory);
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+        let head = Head::default();
+        head.register(&connection).and_then(|()| head.load(&connection)).map_err(sqlite)?;
         let live = Arc::new(Live::load(&connection).map_err(sqlite)?);
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (changes, _) = broadcast::channel(CHANGES);
         let writer =
-            writer::Writer::new(connection, lock, retention, live.clone(), stats, changes.clone()).map_err(sqlite)?;
-        let reader = Reader::open(&path).map_err(sqlite)?;
+            writer::Writer::new(connection, lock, retention, head.clone(), live.clone(), stats, changes.clone())
+                .map_err(sqlite)?;
+        let reader = Reader::open(&path, &head).map_err(sqlite)?;
         let thread = std::thread::Builder::new()
             .name("plane-writer".into())
             .spawn(move || writer.run(queue))
@@ -167,6 +177,12 @@ impl StoreHandle {
         if self.jobs.send(Job::Maintain { now_ms, done }).await.is_ok() {
             let _ = finished.await;
         }
+    }
+
+    /// Tells listeners of something that a person changed.
+    pub fn tell(&self, change: Change) {
+        // Nobody may be listening.
+        let _ = self.changes.send(change);
     }
 
     /// Listens to what changes.

@@ -6,6 +6,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
+use super::head::Head;
+
 /// Connections for readers. Two cores serve no more than this at once; the rest wait.
 const CONNECTIONS: usize = 4;
 /// Longest a query may run, and longest one may wait for its turn.
@@ -30,12 +32,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path) -> Result<Self, rusqlite::Error> {
+    pub(super) fn open(path: &Path, head: &Head) -> Result<Self, rusqlite::Error> {
         let connection = || {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(LIMIT)?;
             connection.set_prepared_statement_cache_capacity(64);
+            head.register(&connection)?;
             Ok(connection)
         };
         let idle = (0..CONNECTIONS).map(|_| connection()).collect::<Result<_, rusqlite::Error>>()?;

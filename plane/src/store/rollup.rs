@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Transaction, params};
 
+use super::points;
 use crate::energy::{
     COUNTERS, FIVE_MINUTES_MS, HOUR_MS,
     counter::{Tally, tally, usual_interval_ms},
@@ -34,13 +35,14 @@ pub(super) fn roll(transaction: &Transaction<'_>, until_ms: i64) -> rusqlite::Re
 }
 
 fn roll_series(transaction: &Transaction<'_>, series: &CounterSeries, until_ms: i64) -> rusqlite::Result<()> {
-    let newest: Option<i64> = transaction
-        .prepare_cached("SELECT max(time_ms) FROM points WHERE series_id = ?1")?
-        .query_row([series.id], |row| row.get(0))?;
+    let newest = points::newest_ms(transaction, series.id)?;
     let Some(newest) = newest else { return Ok(()) };
     // The bucket of the newest sample is still filling while a sender works off its spool; after long silence it is closed.
     let filling = newest.div_euclid(FIVE_MINUTES_MS) * FIVE_MINUTES_MS;
     let closed = if until_ms - newest > SILENCE_MS { filling + FIVE_MINUTES_MS } else { filling };
+    if until_ms.min(closed) <= series.rolled_until_ms {
+        return Ok(());
+    }
     let (mut before, window) = samples(transaction, series.id, series.rolled_until_ms, until_ms.min(closed))?;
     let Some(last) = window.last() else { return Ok(()) };
     // Only as far as there are samples: what a silent sender spooled may still come.

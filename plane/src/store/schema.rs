@@ -6,12 +6,19 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row, Transaction};
 
-use super::OpenError;
+use super::{OpenError, chunk::Stored, points};
+
+type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// Each entry brings a database from its index to the next version. Never edited once released, only added to.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [Migration; 2] = [|t| t.execute_batch(TABLES), into_chunks];
+
+/// Version of the tables that this program writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+const TABLES: &str = "
 CREATE TABLE series (
     id INTEGER PRIMARY KEY,
     hash BLOB NOT NULL UNIQUE,
@@ -103,7 +110,37 @@ CREATE TABLE logs (
 ) WITHOUT ROWID;
 CREATE INDEX logs_by_trace ON logs (trace_id, time_ns) WHERE trace_id IS NOT NULL;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"];
+";
+
+/// From a row a point to chunks of many, with a journal for those that are too new to be in one.
+fn into_chunks(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "-- Points of a series, packed, in the order of their times; chunks of a series do not overlap.
+         CREATE TABLE chunks (
+             series_id INTEGER NOT NULL,
+             first_ms INTEGER NOT NULL,
+             last_ms INTEGER NOT NULL,
+             count INTEGER NOT NULL,
+             data BLOB NOT NULL,
+             PRIMARY KEY (series_id, first_ms)
+         ) WITHOUT ROWID;
+         CREATE INDEX chunks_by_end ON chunks (last_ms);
+         -- What was acknowledged and is not in a chunk yet: a line of points for each transaction.
+         CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, points BLOB NOT NULL);",
+    )?;
+    let ids: Vec<i64> = transaction
+        .prepare("SELECT DISTINCT series_id FROM points")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut of_series =
+        transaction.prepare("SELECT time_ms, value, start_ms FROM points WHERE series_id = ?1 ORDER BY time_ms")?;
+    for id in ids {
+        let read = |row: &Row<'_>| Ok(Stored { time_ms: row.get(0)?, value: row.get(1)?, start_ms: row.get(2)? });
+        let points = of_series.query_map([id], read)?.collect::<Result<_, _>>()?;
+        points::seal(transaction, id, points)?;
+    }
+    transaction.execute_batch("DROP TABLE points;")
+}
 
 /// The database file of a data directory.
 pub(super) fn database(directory: &Path) -> PathBuf {
@@ -148,7 +185,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     for (done, migration) in missing.iter().enumerate() {
         let version = found + done as i64 + 1;
         let transaction = connection.transaction().map_err(sqlite)?;
-        transaction.execute_batch(migration).map_err(sqlite)?;
+        migration(&transaction).map_err(sqlite)?;
         transaction.pragma_update(None, "user_version", version).map_err(sqlite)?;
         transaction.commit().map_err(sqlite)?;
         tracing::info!(version, "database schema brought up to date");
@@ -167,6 +204,28 @@ mod tests {
         let (connection, _lock) = open(directory.path()).unwrap();
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version, MIGRATIONS.len() as i64);
+    }
+
+    #[test]
+    fn points_of_an_older_version_come_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut old = Connection::open(database(directory.path())).unwrap();
+        let transaction = old.transaction().unwrap();
+        MIGRATIONS[0](&transaction).unwrap();
+        for i in 0..500 {
+            transaction.execute("INSERT INTO points VALUES (7, ?1, ?2, NULL)", [i * 10, i]).unwrap();
+        }
+        transaction.pragma_update(None, "user_version", 1).unwrap();
+        transaction.commit().unwrap();
+        drop(old);
+        let (connection, _lock) = open(directory.path()).unwrap();
+        super::super::head::Head::default().register(&connection).unwrap();
+        let points = points::range(&connection, 7, 1_000, 1_050).unwrap();
+        assert_eq!(
+            points.iter().map(|point| point.value).collect::<Vec<_>>(),
+            [100.0, 101.0, 102.0, 103.0, 104.0].map(Some)
+        );
+        assert_eq!(points::total(&connection).unwrap(), 500);
     }
 
     #[test]

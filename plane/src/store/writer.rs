@@ -3,9 +3,20 @@
 use std::{collections::HashMap, fs::File, sync::Arc};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{
+    broadcast,
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
 
-use super::{Change, Job, StoreError, maintain, spans};
+use super::{
+    Change, Job, StoreError,
+    chunk::{self, Stored},
+    head::Head,
+    maintain,
+    seal::Sealing,
+    spans,
+};
 use crate::{
     args::Retention,
     clock::now_ms,
@@ -55,6 +66,8 @@ pub(super) struct Writer {
     connection: Connection,
     _lock: File,
     retention: Retention,
+    head: Head,
+    sealing: Sealing,
     known: HashMap<[u8; 16], Known>,
     senders: HashMap<SenderKey, Heard>,
     live: Arc<Live>,
@@ -74,6 +87,9 @@ struct Done {
     logs: u64,
     duplicates: u64,
     late: u64,
+    /// The line of the journal, and time and start of its last point.
+    line: Vec<u8>,
+    before: (i64, i64),
 }
 
 impl Writer {
@@ -81,6 +97,7 @@ impl Writer {
         connection: Connection,
         lock: File,
         retention: Retention,
+        head: Head,
         live: Arc<Live>,
         stats: Arc<Stats>,
         changes: broadcast::Sender<Change>,
@@ -89,6 +106,8 @@ impl Writer {
             connection,
             _lock: lock,
             retention,
+            sealing: Sealing::new(head.clone()),
+            head,
             known: HashMap::new(),
             senders: HashMap::new(),
             live,
@@ -124,10 +143,20 @@ impl Writer {
     }
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(job) = queue.blocking_recv() {
+        loop {
+            // While points are being sealed that goes on between the jobs.
+            let job = match queue.try_recv() {
+                Ok(job) => Some(job),
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) if self.sealing.is_under_way() => None,
+                Err(TryRecvError::Empty) => match queue.blocking_recv() {
+                    Some(job) => Some(job),
+                    None => break,
+                },
+            };
             let mut group = Vec::new();
             let mut size = 0;
-            let mut next = Some(job);
+            let mut next = job;
             let mut upkeep = None;
             while let Some(job) = next.take() {
                 match job {
@@ -150,6 +179,10 @@ impl Writer {
             if let Some((now_ms, done)) = upkeep {
                 self.maintain(now_ms, done);
             }
+            if let Err(error) = self.sealing.go_on(&mut self.connection) {
+                self.stats.commit_failures.add(1);
+                tracing::error!(%error, "points could not be sealed into chunks; they stay in the journal");
+            }
         }
         // Fold the log into the database, so that a copy of the one file is a copy of everything.
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA optimize;") {
@@ -158,6 +191,10 @@ impl Writer {
     }
 
     fn maintain(&mut self, now_ms: i64, done: oneshot::Sender<()>) {
+        if let Err(error) = self.sealing.upkeep(&mut self.connection, now_ms) {
+            self.stats.commit_failures.add(1);
+            tracing::error!(%error, "points could not be sealed into chunks; they stay in the journal");
+        }
         let result = maintain::run(&mut self.connection, &self.retention, now_ms, &self.stats);
         if let Err(error) = result.and_then(|forgotten| {
             self.live.forget(&forgotten);
@@ -178,6 +215,10 @@ impl Writer {
             }
             Err(error) => {
                 self.stats.commit_failures.add(1);
+                // What was not written may not stay in memory: it would be taken for known when it is sent again.
+                if let Err(error) = self.head.load(&self.connection) {
+                    tracing::error!(%error, "the journal could not be read back");
+                }
                 tracing::error!(%error, "a transaction failed; its senders were told to send again");
                 Err(StoreError::Write(error.to_string()))
             }
@@ -192,7 +233,7 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut done = Done::default();
         for batch in batches {
-            write_points(&transaction, batch, &self.known, &self.senders, &mut done)?;
+            write_points(&transaction, batch, &self.head, &self.known, &self.senders, &mut done)?;
             let written = spans::write(&transaction, &batch.spans)?;
             done.spans += written.spans;
             done.duplicates += written.duplicates;
@@ -200,6 +241,9 @@ impl Writer {
             let logs = spans::write_logs(&transaction, &batch.logs)?;
             done.logs += logs;
             done.duplicates += batch.logs.len() as u64 - logs;
+        }
+        if !done.line.is_empty() {
+            transaction.prepare_cached("INSERT INTO journal (points) VALUES (?1)")?.execute([&done.line])?;
         }
         transaction.commit()?;
         Ok(done)
@@ -230,6 +274,7 @@ impl Writer {
 fn write_points(
     transaction: &Transaction<'_>,
     batch: &Batch,
+    head: &Head,
     known: &HashMap<[u8; 16], Known>,
     senders: &HashMap<SenderKey, Heard>,
     done: &mut Done,
@@ -261,25 +306,22 @@ fn write_points(
         }
         ids.push(found);
     }
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO points (series_id, time_ms, value, start_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-    )?;
     let mut newest: Vec<Option<&Point>> = vec![None; batch.series.len()];
-    for point in &batch.points {
-        let series = ids[point.series];
-        if point.time_ms < series.rolled_until_ms {
-            done.late += 1;
+    let late = |point: &&Point| point.time_ms < ids[point.series].rolled_until_ms;
+    done.late += batch.points.iter().filter(late).count() as u64;
+    let stored = |point: &Point| Stored { time_ms: point.time_ms, value: point.value, start_ms: point.start_ms };
+    let timely: Vec<&Point> = batch.points.iter().filter(|point| !late(point)).collect();
+    let new = head.take(timely.iter().map(|point| (ids[point.series].id, stored(point))));
+    for (point, new) in timely.into_iter().zip(new) {
+        if !new {
+            done.duplicates += 1;
             continue;
         }
-        match insert.execute(params![series.id, point.time_ms, point.value, point.start_ms])? {
-            0 => done.duplicates += 1,
-            _ => {
-                done.points += 1;
-                let newest = &mut newest[point.series];
-                if newest.is_none_or(|n| n.time_ms < point.time_ms) {
-                    *newest = Some(point);
-                }
-            }
+        done.points += 1;
+        chunk::put(&mut done.line, ids[point.series].id, &stored(point), &mut done.before);
+        let newest = &mut newest[point.series];
+        if newest.is_none_or(|n| n.time_ms < point.time_ms) {
+            *newest = Some(point);
         }
     }
     for (series, first) in batch.series.iter().zip(oldest) {

@@ -33,8 +33,11 @@ pub fn settings(directory: &Path) -> Settings {
         grpc_listen: any,
         http_listen: any,
         web_listen: any,
+        otlp_tokens: None,
+        otlp_tls: None,
         data_dir: directory.into(),
         energy_facts: None,
+        access: None,
         retention: Retention {
             max_bytes: 1 << 30,
             raw: Duration::from_secs(6 * 3_600),

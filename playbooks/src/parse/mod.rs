@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_saphyr::{DuplicateKeyPolicy, Error, Location, MergeKeyPolicy, Options, Spanned};
 
 pub use check::{MAX_STEPS, MAX_TRIGGERS, MAX_WAIT_SECONDS};
+pub(crate) use check::{run_scope, scope_of};
 
 /// Largest file in bytes. The largest sensible playbook is a tenth of it.
 pub const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -26,7 +27,7 @@ const MAX_NODES: usize = 3_000;
 /// Deepest nesting; a playbook needs 7.
 const MAX_DEPTH: usize = 24;
 /// A playbook's name becomes a label value and the beginning of the names of its runs.
-const MAX_NAME: usize = 50;
+pub(crate) const MAX_NAME: usize = 50;
 
 /// One thing that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +117,13 @@ pub fn check_spec(spec: &PlaybookSpec) -> Vec<FieldError> {
 /// Reads strict YAML within the limits above.
 pub(crate) fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Diagnostic> {
     serde_saphyr::from_str_with_options(text, options()).map_err(|error| explain(&error))
+}
+
+/// Lines at which the entries of a list stand; 1 where it cannot be told.
+pub(crate) fn lines_of(text: &str, list: &str, entries: usize) -> Vec<u64> {
+    let tree: Option<Spanned<tree::Tree>> = read(text).ok();
+    let line = |index| tree.as_ref().map_or(1, |tree| tree::locate(tree, &format!("{list}[{index}]")).line().max(1));
+    (0..entries).map(line).collect()
 }
 
 fn options() -> Options {

@@ -60,7 +60,7 @@ fn wrong_types_and_values_are_refused_where_they_stand() {
     refused("timeout: 10m}\n    - wait", "timeout: 10}\n    - wait", 14, 24, "no duration");
     refused("maxUnavailable: 10%", "maxUnavailable: 110%", 11, 41, "percentage from 0% to 100%");
     refused("mode: enforce", "mode: enforced", 6, 9, "did you mean `enforce`?");
-    refused("per: zone", "per: rack", 11, 19, "known here: zone, dataCenter");
+    refused("per: zone", "per: row", 11, 19, "known here: zone, rack, pool, dataCenter");
     refused("evergreen.dev/v1alpha1", "evergreen.dev/v2", 1, 13, "write evergreen.dev/v1alpha1");
     refused("name: node-oops", "name: Node_Oops", 3, 18, "no name for a playbook");
 }

@@ -3,19 +3,27 @@
 //! The planner imports no clock and no client. It is asked again on every change and at [`Plan::recheck_at`]; the same
 //! facts and time give the same plan. Budgets count every run of every playbook, and the starts of the plan itself.
 
+mod candidates;
 mod domain;
 mod facts;
+mod guards;
+mod incidents;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use candidates::Candidate;
 use domain::Service;
-use evergreen_api::resources::{PlaybookRunSpec, Subject, spec_hash};
+use evergreen_api::{
+    names,
+    resources::{ChainLink, ObjectName, PlaybookRunSpec, Subject, spec_hash},
+};
 use jiff::{SignedDuration, Timestamp};
 
-use facts::CompiledTrigger;
-pub use facts::{CompiledPlaybook, Facts, RunView};
+pub(crate) use facts::CompiledSource;
+pub use facts::{Ask, CompiledPlaybook, Facts, RunView, Signal};
+pub use incidents::Incident;
 
-use crate::view::NodeView;
+use crate::{steps, view::NodeView};
 
 /// What is to be done, and what is not.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +34,23 @@ pub struct Plan {
     pub blocked: Vec<Blocked>,
     /// When the time alone may change the plan.
     pub recheck_at: Option<Timestamp>,
+    /// When each playbook's storm bound was last exceeded: to be given to the next plan.
+    pub storms: BTreeMap<String, Timestamp>,
+    /// Nodes that are to be marked, because all attempts on them are used up.
+    pub quarantines: Vec<Quarantine>,
+    /// Symptoms that several nodes of a rack show at once.
+    pub incidents: Vec<Incident>,
+}
+
+/// A node to mark so that nothing new is placed on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// The node.
+    pub node: Arc<NodeView>,
+    /// Playbook whose attempts are used up.
+    pub playbook: String,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// A run to start.
@@ -35,18 +60,39 @@ pub struct Start {
     pub run: String,
     /// Playbook to execute.
     pub playbook: Arc<CompiledPlaybook>,
-    /// Node that it is for.
-    pub node: Arc<NodeView>,
-    /// Condition that started it, by type.
+    /// Object that it is for. Without a UID where only a name is known: who creates the run looks it up.
+    pub subject: Subject,
+    /// The node, where the object is one, or is on one that is known.
+    pub node: Option<Arc<NodeView>>,
+    /// What started it, in one word: the type of the condition, or the source.
     pub condition: String,
     /// What started it, for people.
     pub trigger: String,
     /// Which try, from 1.
     pub attempt: u32,
+    /// Runs that led to it.
+    pub chain: Vec<ChainLink>,
+    /// Who asked for it; nobody: the controller does by itself.
+    pub requested_by: Option<String>,
     /// Why it may start: one line a guard.
     pub reasons: Vec<String>,
-    /// Other playbooks that matched the same node, and why they were not chosen.
+    /// Other playbooks that matched the same object, and why they were not chosen.
     pub rejected: Vec<String>,
+}
+
+/// What is found out about the object of a run right before the run is created.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// UID.
+    pub uid: String,
+    /// Node that it is on.
+    pub node: Option<String>,
+    /// Workload that it is, or that owns it.
+    pub workload: Option<ObjectName>,
+    /// Whether it is agile; anything else is steady.
+    pub agile: bool,
+    /// It, trimmed to what expressions may use.
+    pub before: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A match that does not start anything now.
@@ -54,7 +100,7 @@ pub struct Start {
 pub struct Blocked {
     /// Playbook that matched.
     pub playbook: String,
-    /// Node that it matched.
+    /// Object that it matched.
     pub subject: Subject,
     /// What keeps it from starting.
     pub by: BlockedBy,
@@ -71,38 +117,77 @@ pub enum BlockedBy {
     Hold,
     /// `when` cannot be told.
     Expression,
-    /// Another run, or another playbook, has the node.
+    /// Another run, or another playbook, has the object.
     OtherRun,
     /// The last run was too recent.
     Cooldown,
-    /// All attempts are used: the node is in quarantine.
+    /// All attempts are used: the object is in quarantine.
     Attempts,
     /// Too much is wrong at once.
     Storm,
     /// Too much of the failure domain would be out of service.
     Budget,
+    /// Other nodes of the rack show the same, and are dealt with as one.
+    Incident,
     /// A run cannot be read.
     Unreadable,
+    /// A change freeze, or everything is paused.
+    Stopped,
+    /// Someone took the object out of healing.
+    Denied,
+    /// Playbooks undo each other's work.
+    Fight,
+    /// A playbook would run itself through others, or one that does not exist is asked for.
+    Chain,
 }
 
 impl BlockedBy {
     /// Whether a person should know; the others pass by themselves.
     pub const fn needs_attention(self) -> bool {
-        matches!(self, Self::Expression | Self::Attempts | Self::Storm | Self::Budget | Self::Unreadable)
+        matches!(
+            self,
+            Self::Expression
+                | Self::Attempts
+                | Self::Storm
+                | Self::Budget
+                | Self::Unreadable
+                | Self::Fight
+                | Self::Chain
+        )
     }
 }
 
 impl Start {
+    /// What is known of the object without looking it up; `None`: it has to be looked up.
+    pub fn found(&self) -> Option<Found> {
+        if self.subject.kind == evergreen_api::resources::DATA_CENTER {
+            return Some(Found::default());
+        }
+        let node = self.node.as_ref().filter(|_| self.subject.kind == "Node")?;
+        Some(Found {
+            uid: node.uid.clone(),
+            node: Some(node.name.clone()),
+            workload: None,
+            agile: node.labels.get(names::LABEL_STABILITY).is_some_and(|class| class == "agile"),
+            before: node.to_fields(),
+        })
+    }
+
     /// The spec of the run; the caller adds the trace context.
-    pub fn spec(&self) -> PlaybookRunSpec {
+    pub fn spec(&self, found: Found) -> PlaybookRunSpec {
         PlaybookRunSpec {
             playbook: self.playbook.name.clone(),
             plan: (*self.playbook.spec).clone(),
-            subject: self.node.subject(),
+            subject: Subject { uid: found.uid, ..self.subject.clone() },
             trigger: self.trigger.clone(),
             attempt: self.attempt,
             traceparent: None,
-            before: self.node.to_fields(),
+            node: found.node,
+            workload: found.workload,
+            approvals: steps::approvals(&self.playbook.spec, found.agile),
+            requested_by: self.requested_by.clone(),
+            chain: self.chain.clone(),
+            before: found.before,
         }
     }
 
@@ -111,19 +196,28 @@ impl Start {
         RunView {
             name: self.run.clone(),
             playbook: self.playbook.name.clone(),
-            subject: self.node.subject(),
+            subject: self.subject.clone(),
+            node: self.node.as_ref().map(|node| node.name.clone()),
             attempt: self.attempt,
             acts: self.playbook.acts(),
+            destructive: self.playbook.destructive,
             phase: Default::default(),
             created_at: now,
             finished_at: None,
+            chain: self.chain.clone(),
+            asks: None,
+            requested_by: self.requested_by.clone(),
         }
     }
 }
 
 /// Name of a run: two planners that see the same attempt give it the same name, so only one of them can create it.
 pub fn run_name(playbook: &str, subject: &Subject, attempt: u32) -> String {
-    let digest = spec_hash(&(playbook, &subject.kind, &subject.uid));
+    // Nodes are named by their UID, as they always were; anything else by its name too, for sources that know no UID.
+    let digest = match subject.kind.as_str() {
+        "Node" => spec_hash(&(playbook, &subject.kind, &subject.uid)),
+        kind => spec_hash(&(playbook, kind, &subject.namespace, &subject.name)),
+    };
     format!("{playbook}-{}-{attempt}", &digest[..10])
 }
 
@@ -131,6 +225,8 @@ pub fn run_name(playbook: &str, subject: &Subject, attempt: u32) -> String {
 pub fn plan(facts: &Facts, now: Timestamp) -> Plan {
     let mut planning =
         Planning { facts, now, service: Service::of(facts), taken: BTreeMap::new(), plan: Plan::default() };
+    planning.note_storms();
+    planning.plan.incidents = incidents::incidents(facts, now);
     let stop = match facts.unreadable_runs.first() {
         Some(run) => {
             let reason = format!("run {run} cannot be read: repair or delete it, until then nothing is started");
@@ -147,20 +243,12 @@ pub fn plan(facts: &Facts, now: Timestamp) -> Plan {
     planning.plan
 }
 
-/// A playbook that matches a node.
-struct Candidate<'a> {
-    playbook: &'a Arc<CompiledPlaybook>,
-    node: &'a Arc<NodeView>,
-    trigger: &'a CompiledTrigger,
-    raised_at: Timestamp,
-}
-
 struct Planning<'a> {
     facts: &'a Facts,
     now: Timestamp,
     service: Service,
-    /// Nodes that a start of this plan is for -> index of the start.
-    taken: BTreeMap<&'a str, usize>,
+    /// Objects that a start of this plan is for -> index of the start.
+    taken: BTreeMap<ObjectName, usize>,
     plan: Plan,
 }
 
@@ -182,149 +270,72 @@ impl Refusal {
 }
 
 impl<'a> Planning<'a> {
-    /// Matches whose hold is over, the longest raised first; the others are blocked right away.
-    fn candidates(&mut self) -> Vec<Candidate<'a>> {
-        let mut found = Vec::new();
+    /// Remembers of every playbook when its storm bound was last exceeded.
+    fn note_storms(&mut self) {
         for playbook in &self.facts.playbooks {
-            for node in self.facts.nodes.iter().filter(|node| playbook.is_for(node)) {
-                match self.triggered(playbook, node) {
-                    Ok(Some(candidate)) => found.push(candidate),
-                    Ok(None) => {}
-                    Err(refusal) => self.push_blocked(playbook, node, refusal),
-                }
+            let stormy = self.service.storm(playbook.spec.guards.storm.max_unhealthy).is_some();
+            let last = if stormy { Some(self.now) } else { self.facts.storms.get(&playbook.name).copied() };
+            if let Some(last) = last {
+                self.plan.storms.insert(playbook.name.clone(), last.min(self.now));
             }
         }
-        found.sort_by(|a, b| {
-            (a.raised_at, &a.node.name, &a.playbook.name).cmp(&(b.raised_at, &b.node.name, &b.playbook.name))
-        });
-        found
-    }
-
-    fn triggered(
-        &self,
-        playbook: &'a Arc<CompiledPlaybook>,
-        node: &'a Arc<NodeView>,
-    ) -> Result<Option<Candidate<'a>>, Refusal> {
-        let mut refusal = None;
-        for trigger in playbook.triggers.iter().filter(|trigger| trigger.is_raised(node)) {
-            match trigger.when.as_ref().map_or(Ok(true), |when| when.holds(node, None)) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) => {
-                    refusal = Some(Refusal::new(BlockedBy::Expression, error.to_string()));
-                    continue;
-                }
-            }
-            let Some(condition) = node.conditions.get(&trigger.condition.type_) else { continue };
-            let due = later(condition.seen_since, trigger.condition.for_.get());
-            if due > self.now {
-                let reason =
-                    format!("{} has not been seen for {} yet", trigger.condition.type_, trigger.condition.for_);
-                refusal = Some(Refusal::until(BlockedBy::Hold, reason, due));
-                continue;
-            }
-            return Ok(Some(Candidate { playbook, node, trigger, raised_at: condition.seen_since }));
-        }
-        refusal.map_or(Ok(None), Err)
-    }
-
-    /// All guards; the reasons why it may start, or the first that forbids it.
-    fn guards(&self, candidate: &Candidate<'_>) -> Result<Vec<String>, Refusal> {
-        let guards = &candidate.playbook.spec.guards;
-        self.one_run_at_a_time(candidate)?;
-        let mut reasons = vec![self.attempts(candidate)?];
-        if let Some(storm) = self.service.storm(guards.storm.max_unhealthy) {
-            return Err(Refusal::new(BlockedBy::Storm, storm));
-        }
-        let budget = self.service.budget(candidate.node, &guards.budget);
-        reasons.push(budget.map_err(|reason| Refusal::new(BlockedBy::Budget, reason))?);
-        Ok(reasons)
-    }
-
-    /// One run an object at a time. Observing touches nothing, so it goes on beside a run that acts.
-    fn one_run_at_a_time(&self, candidate: &Candidate<'_>) -> Result<(), Refusal> {
-        let (uid, acts) = (&candidate.node.uid, candidate.playbook.acts());
-        let under_way = self.facts.runs.iter().find(|run| {
-            let theirs = acts || run.playbook == candidate.playbook.name;
-            run.subject.uid == *uid && !run.phase.is_final() && theirs
-        });
-        if let Some(run) = under_way {
-            return Err(Refusal::new(BlockedBy::OtherRun, format!("run {} is under way for this node", run.name)));
-        }
-        match self.taken.get(&*candidate.node.name).filter(|_| acts) {
-            Some(index) => {
-                let chosen = &self.plan.starts[*index].playbook.name;
-                let why = "its condition was raised earlier, or its name comes first";
-                Err(Refusal::new(BlockedBy::OtherRun, format!("playbook {chosen} was chosen: {why}")))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Cooldown and attempts. Observed runs count among themselves: promotion starts afresh.
-    fn attempts(&self, candidate: &Candidate<'_>) -> Result<String, Refusal> {
-        let guards = &candidate.playbook.spec.guards;
-        let acts = candidate.playbook.acts();
-        let runs = || self.runs_of(candidate).filter(|run| run.acts == acts);
-        if let Some(end) = runs().filter_map(|run| run.finished_at.or(Some(run.created_at))).max() {
-            // An end in the future is another machine's clock: the cooldown then counts from now.
-            let due = later(end.min(self.now), guards.cooldown.get());
-            if due > self.now {
-                let reason = format!("cooldown: {} after the last run", guards.cooldown);
-                return Err(Refusal::until(BlockedBy::Cooldown, reason, due));
-            }
-        }
-        let window = guards.attempts.window;
-        let recent: Vec<Timestamp> =
-            runs().map(|run| run.created_at).filter(|at| later(*at, window.get()) > self.now).collect();
-        let max = guards.attempts.max as usize;
-        if recent.len() >= max {
-            let due = recent.iter().min().map(|oldest| later(*oldest, window.get()));
-            let reason = format!("quarantine: {} of {max} attempts within {window} are used", recent.len());
-            return Err(Refusal { by: BlockedBy::Attempts, reason, until: due });
-        }
-        Ok(format!("attempt {} of {max} within {window}", recent.len() + 1))
-    }
-
-    fn runs_of(&self, candidate: &Candidate<'_>) -> impl Iterator<Item = &RunView> {
-        let (playbook, uid) = (candidate.playbook.name.clone(), candidate.node.uid.clone());
-        self.facts.runs.iter().filter(move |run| run.playbook == playbook && run.subject.uid == uid)
     }
 
     fn start(&mut self, candidate: &Candidate<'a>, mut reasons: Vec<String>) {
-        let condition = &candidate.trigger.condition;
         let attempt = 1 + self.runs_of(candidate).map(|run| run.attempt).max().unwrap_or(0);
-        let trigger = format!("{}={}", condition.type_, condition.status);
-        reasons.insert(0, format!("{trigger} on {}", candidate.node.name));
+        reasons.insert(0, format!("{} on {}", candidate.text, candidate.subject.name));
         if candidate.playbook.acts() {
-            self.service.take_out(&candidate.node.name);
-            self.taken.insert(&candidate.node.name, self.plan.starts.len());
+            match candidate.subject.kind.as_str() {
+                "Node" => self.service.take_out(&candidate.subject.name),
+                _ => self.service.take_other(candidate.node.map(|node| node.name.as_str())),
+            }
+            self.taken.insert(candidate.subject.object(), self.plan.starts.len());
         }
+        let name = &candidate.playbook.name;
         self.plan.starts.push(Start {
-            run: run_name(&candidate.playbook.name, &candidate.node.subject(), attempt),
+            run: candidate.run.clone().unwrap_or_else(|| run_name(name, &candidate.subject, attempt)),
             playbook: Arc::clone(candidate.playbook),
-            node: Arc::clone(candidate.node),
-            condition: condition.type_.clone(),
-            trigger,
+            subject: candidate.subject.clone(),
+            node: candidate.node.map(Arc::clone),
+            condition: candidate.condition.clone(),
+            trigger: candidate.text.clone(),
             attempt,
+            chain: candidate.chain.clone(),
+            requested_by: candidate.requested_by.clone(),
             reasons,
             rejected: Vec::new(),
         });
     }
 
     fn block(&mut self, candidate: &Candidate<'a>, refusal: Refusal) {
-        if let Some(index) = self.taken.get(&*candidate.node.name) {
+        if let Some(index) = self.taken.get(&candidate.subject.object()) {
             self.plan.starts[*index].rejected.push(format!("{}: {}", candidate.playbook.name, refusal.reason));
         }
-        self.push_blocked(candidate.playbook, candidate.node, refusal);
+        let attempts = &candidate.playbook.spec.guards.attempts;
+        if let (BlockedBy::Attempts, true, true, Some(node)) =
+            (refusal.by, attempts.then_quarantine, candidate.playbook.acts(), candidate.node)
+            && candidate.subject.kind == "Node"
+            && !node.labels.contains_key(names::LABEL_QUARANTINE)
+        {
+            self.plan.quarantines.push(Quarantine {
+                node: Arc::clone(node),
+                playbook: candidate.playbook.name.clone(),
+                reason: refusal.reason.clone(),
+            });
+        }
+        self.push_blocked(&candidate.playbook.name, candidate.subject.clone(), refusal);
     }
 
-    fn push_blocked(&mut self, playbook: &CompiledPlaybook, node: &NodeView, refusal: Refusal) {
+    fn push_blocked(&mut self, playbook: &str, subject: Subject, refusal: Refusal) {
         let Refusal { by, reason, until } = refusal;
         if let Some(until) = until {
-            self.plan.recheck_at = Some(self.plan.recheck_at.map_or(until, |known| known.min(until)));
+            self.recheck(until);
         }
-        self.plan.blocked.push(Blocked { playbook: playbook.name.clone(), subject: node.subject(), by, reason, until });
+        self.plan.blocked.push(Blocked { playbook: playbook.to_owned(), subject, by, reason, until });
+    }
+
+    fn recheck(&mut self, at: Timestamp) {
+        self.plan.recheck_at = Some(self.plan.recheck_at.map_or(at, |known| known.min(at)));
     }
 }
 

@@ -36,11 +36,12 @@ fn spec(condition: &str) -> PlaybookSpec {
                 status: "True".into(),
                 for_: HumanDuration::default(),
             }),
-            when: None,
+            ..Trigger::default()
         }],
         guards: Guards::default(),
         steps: vec![Step { cordon: Some(Nothing {}), ..Step::default() }],
         verify: None,
+        on_failure: Vec::new(),
         rollback: Rollback::Automatic,
     }
 }
@@ -58,11 +59,16 @@ fn run(playbook: &str, node: &NodeView, attempt: u32, phase: RunPhase, created: 
         name: run_name(playbook, &node.subject(), attempt),
         playbook: playbook.into(),
         subject: node.subject(),
+        node: Some(node.name.clone()),
         attempt,
         acts: true,
+        destructive: false,
         phase,
         created_at: at(created),
         finished_at: finished.map(at),
+        chain: Vec::new(),
+        asks: None,
+        requested_by: None,
     }
 }
 
@@ -80,7 +86,7 @@ fn blocked(plan: &Plan, says: &str) {
 fn a_raised_condition_starts_a_run_and_says_why() {
     let plan = plan(&facts(three_nodes(), vec![playbook("oops", spec("KernelOops"))]), at(1));
     let [start] = &plan.starts[..] else { panic!("{plan:?}") };
-    assert_eq!((start.node.name.as_str(), start.attempt), ("n1", 1));
+    assert_eq!((start.subject.name.as_str(), start.attempt), ("n1", 1));
     assert_eq!(start.trigger, "KernelOops=True");
     assert!(start.reasons.iter().any(|reason| reason.contains("1 of at most 1 out of service in zone z")), "{start:?}");
 }
@@ -273,18 +279,18 @@ fn breaches(facts: &Facts, plan: &Plan) -> Vec<String> {
         let budget = &start.playbook.spec.guards.budget;
         let busy = |node: &NodeView| {
             facts.runs.iter().any(|run| run.is_active() && run.subject.uid == node.uid)
-                || started.iter().any(|earlier| earlier.node.uid == node.uid)
+                || started.iter().any(|earlier| earlier.subject.uid == node.uid)
         };
-        if busy(&start.node) {
-            breaches.push(format!("{} has two runs", start.node.name));
+        if busy(start.node.as_ref().unwrap()) {
+            breaches.push(format!("{} has two runs", start.subject.name));
         }
         let zone = |node: &NodeView| node.labels.get(names::LABEL_ZONE).cloned();
         let members: Vec<&Arc<NodeView>> = facts
             .nodes
             .iter()
-            .filter(|node| budget.per == FailureDomain::DataCenter || zone(node) == zone(&start.node))
+            .filter(|node| budget.per == FailureDomain::DataCenter || zone(node) == zone(start.node.as_ref().unwrap()))
             .collect();
-        let out = |node: &NodeView| node.unschedulable || !node.ready() || busy(node) || node.uid == start.node.uid;
+        let out = |node: &NodeView| node.unschedulable || !node.ready() || busy(node) || node.uid == start.subject.uid;
         let gone = members.iter().filter(|node| out(node)).count();
         if gone > budget.max_unavailable.of_at_least_one(members.len()) {
             breaches.push(format!("{gone} of {} are out for {}", members.len(), start.run));
@@ -299,8 +305,13 @@ fn breaches(facts: &Facts, plan: &Plan) -> Vec<String> {
     breaches
 }
 
+/// Few by default; `make test-storms` asks for 10,000.
+fn storms() -> u32 {
+    std::env::var("EVERGREEN_STORMS").ok().and_then(|count| count.parse().ok()).unwrap_or(300)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: storms(), ..ProptestConfig::default() })]
 
     #[test]
     fn no_storm_breaks_a_budget(facts in storm()) {
@@ -316,4 +327,73 @@ proptest! {
         next.runs.extend(first.starts.iter().map(|start| start.view(at(10))));
         prop_assert!(plan(&next, at(11)).starts.iter().all(|s| !first.starts.iter().any(|f| f.run == s.run)));
     }
+}
+
+/// A playbook that budgets and storms do not hold back.
+fn lifted() -> PlaybookSpec {
+    let mut spec = spec("KernelOops");
+    spec.guards.budget =
+        Budget { max_unavailable: Amount::Percent(100), min_healthy: Amount::Count(0), ..Budget::default() };
+    spec.guards.storm.max_unhealthy = Amount::Percent(100);
+    spec
+}
+
+fn rack(nodes: usize, seconds_apart: i64) -> Vec<NodeView> {
+    let number = |number: usize| i64::try_from(number).unwrap();
+    let node = |index: usize| {
+        let problems: &[&str] = if index < nodes { &["KernelOops"] } else { &[] };
+        let mut node = node(&format!("n{index:02}"), "z", problems);
+        node.labels.insert(names::LABEL_RACK.to_owned(), "r1".to_owned());
+        for condition in node.conditions.values_mut() {
+            condition.seen_since = at(number(index) * seconds_apart);
+        }
+        node
+    };
+    (0..200).map(node).collect()
+}
+
+#[test]
+fn a_rack_that_shows_one_symptom_is_one_incident_with_one_run_at_a_time() {
+    let oops = playbook("oops", lifted());
+    let mut facts = facts(rack(40, 1), vec![oops.clone()]);
+    let first = plan(&facts, at(60));
+    assert_eq!(first.starts.len(), 1, "not forty");
+    assert_eq!(first.incidents.len(), 1);
+    assert_eq!((first.incidents[0].nodes.len(), first.incidents[0].since), (40, at(0)));
+    assert!(first.blocked.iter().all(|blocked| blocked.by == BlockedBy::Incident), "{:?}", first.blocked);
+    let healed = node("n00", "z", &[]);
+    facts.runs.push(run("oops", &healed, 1, RunPhase::Running, 60, None));
+    assert!(plan(&facts, at(70)).starts.is_empty());
+    // It is healed: the next of them starts.
+    facts.runs[0] = run("oops", &healed, 1, RunPhase::Succeeded, 60, Some(80));
+    facts.nodes[0] = Arc::new(NodeView { labels: facts.nodes[0].labels.clone(), ..healed });
+    let next = plan(&facts, at(90));
+    assert_eq!(next.starts.iter().map(|start| start.subject.name.as_str()).collect::<Vec<_>>(), ["n01"]);
+    assert_eq!(next.incidents[0].nodes.len(), 39);
+}
+
+#[test]
+fn a_run_of_an_incident_that_failed_is_not_repeated_on_every_node_of_the_rack() {
+    let mut facts = facts(rack(5, 1), vec![playbook("oops", lifted())]);
+    facts.runs.push(run("oops", &node("n00", "z", &[]), 1, RunPhase::RolledBack, 60, Some(80)));
+    let after = plan(&facts, at(90));
+    assert!(after.starts.is_empty());
+    blocked(&after, "did not end well");
+    assert!(after.recheck_at.is_some_and(|due| due <= at(80 + 3_600)));
+    assert_eq!(plan(&facts, at(80 + 3_601)).starts.len(), 1);
+}
+
+#[test]
+fn few_nodes_of_a_rack_or_symptoms_far_apart_are_no_incident() {
+    let oops = playbook("oops", lifted());
+    let two = plan(&facts(rack(2, 1), vec![oops.clone()]), at(60));
+    assert_eq!((two.starts.len(), two.incidents.len()), (2, 0));
+    let apart = plan(&facts(rack(3, 121), vec![oops.clone()]), at(600));
+    assert_eq!((apart.starts.len(), apart.incidents.len()), (3, 0));
+    let mut unlabelled = rack(5, 1);
+    unlabelled.iter_mut().for_each(|node| drop(node.labels.remove(names::LABEL_RACK)));
+    assert!(plan(&facts(unlabelled, vec![oops]), at(60)).incidents.is_empty(), "nobody said where they stand");
+    let mut observing = lifted();
+    observing.mode = PlaybookMode::Observe;
+    assert_eq!(plan(&facts(rack(5, 1), vec![playbook("oops", observing)]), at(60)).starts.len(), 5);
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use evergreen_api::resources::StepOutcome;
 use jiff::Timestamp;
 
 use crate::planner::later;
@@ -23,6 +24,9 @@ pub struct Memory {
     failure: Option<ActFailure>,
     failures: u32,
     evictions: BTreeMap<String, Eviction>,
+    intended_here: bool,
+    succeeded: bool,
+    answer: Option<(StepOutcome, String)>,
 }
 
 /// Why an act did not succeed.
@@ -65,13 +69,39 @@ impl Memory {
         self.holding_since = holds.then(|| self.holding_since.unwrap_or(now));
     }
 
+    /// Takes note that this process itself has just persisted the intent of the open step: nothing was sent before.
+    pub fn note_intended(&mut self) {
+        self.intended_here = true;
+    }
+
+    /// Whether nobody else can have acted on the open step before this process.
+    pub fn intended_here(&self) -> bool {
+        self.intended_here
+    }
+
+    /// Takes note of what came of a message that was sent, or may have been.
+    pub fn note_answer(&mut self, outcome: StepOutcome, message: String) {
+        self.answer = Some((outcome, message));
+    }
+
+    /// What came of the message of the open step.
+    pub fn answer(&self) -> Option<&(StepOutcome, String)> {
+        self.answer.as_ref()
+    }
+
     /// The last failure of the open step's act.
     pub fn failure(&self) -> Option<&ActFailure> {
         self.failure.as_ref()
     }
 
+    /// Whether an act of the open step succeeded in this process.
+    pub fn succeeded(&self) -> bool {
+        self.succeeded
+    }
+
     /// Takes note that an act succeeded.
     pub fn note_success(&mut self) {
+        self.succeeded = true;
         self.failure = None;
         self.failures = 0;
     }

@@ -5,35 +5,43 @@
 //! the log and the world together say what happened: a record with an outcome is finished; a record without one is
 //! compared with the world first, and only what is not there yet is done. Acts carry preconditions, so doing one twice
 //! has one effect. What cannot be told apart counts as failed.
+//!
+//! - [`next`] asks the questions in order: is it over, may it go on, what was undone, what comes next
+//! - `steps` knows for each kind of step what to record before, how to see that it is done, and how to undo it
 
 mod act;
+mod decision;
 mod memory;
 mod program;
 mod status;
+mod steps;
+mod text;
+
+use std::collections::BTreeMap;
 
 use evergreen_api::resources::{
-    PlaybookMode, PlaybookRunStatus, RestartStep, Rollback, RunPhase, Step, StepOutcome, StepRecord, Verify,
+    ObjectName, PlaybookMode, PlaybookRunStatus, Rollback, RunPhase, Step, StepKind, StepOutcome, StepRecord,
+    WhenStopped,
 };
 use jiff::Timestamp;
 
-pub use act::{Act, evictable};
+pub use act::{Act, Message, Outbound, evictable};
+use decision::Decision;
 pub use memory::{ActFailure, Eviction, Memory};
 pub use program::{InvalidRun, RunProgram};
 pub use status::{Change, apply, progress};
+pub use steps::child_name;
 
 use crate::{
     explain, planner,
-    view::{DeploymentView, NodeView, PodView},
+    steps::{Inverse, inverse},
+    view::{NodeView, ObjectView, PodView},
 };
 
-/// A cordon, an uncordon or the restart's patch must be through by then; each is one small write.
-const ACT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 /// Evictions asked for at once. The API server and the workloads' controllers set the pace, not we.
 pub const MAX_EVICTIONS_AT_ONCE: usize = 16;
-/// How often a restarted workload is looked at.
-const ROLLOUT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
-/// Pods that a drain's record names; the count is always exact.
-const MAX_NAMED_PODS: usize = 20;
+/// How often a run that is stopped asks whether it may go on.
+const GATE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The world as this run sees it.
 #[derive(Clone, Debug, Default)]
@@ -44,8 +52,34 @@ pub struct World {
     pub pods: Vec<PodView>,
     /// Whether the pods were listed from the API server after the intent, not taken from a cache alone.
     pub pods_confirmed: bool,
-    /// The Deployment of an open restart step: not looked at, absent, or there.
-    pub deployment: Seen<DeploymentView>,
+    /// Objects that were looked at for this question; `None`: it is not there.
+    pub objects: BTreeMap<ObjectName, Option<ObjectView>>,
+    /// Runs that were looked at for this question; `None`: it is not there.
+    pub runs: BTreeMap<String, Option<ChildRun>>,
+    /// How many volumes are attached to the node, as it was looked at for this question.
+    pub volumes: Option<usize>,
+    /// Why nothing may be begun now: a freeze, a pause.
+    pub stopped: Option<String>,
+    /// People who approve the run, as they were looked at for this question.
+    pub approved_by: Option<Vec<Approval>>,
+}
+
+/// One person's approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Who.
+    pub by: String,
+    /// Index of the `approve` step that it is for; `None`: for the run as a whole.
+    pub step: Option<u32>,
+}
+
+/// A run that another one waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildRun {
+    /// Where it stands.
+    pub phase: RunPhase,
+    /// One line for people.
+    pub message: String,
 }
 
 /// What to look at, at the API server itself.
@@ -53,25 +87,14 @@ pub struct World {
 pub enum Look {
     /// The pods on the node.
     Pods,
-    /// A Deployment.
-    Deployment {
-        /// Namespace.
-        namespace: String,
-        /// Name.
-        name: String,
-    },
-}
-
-/// Something that may not have been looked at yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Seen<T> {
-    /// Not looked at.
-    #[default]
-    Unknown,
-    /// Looked at: it is not there.
-    Absent,
-    /// Looked at: it is there.
-    There(T),
+    /// An object.
+    Object(ObjectName),
+    /// A run, by name.
+    Run(String),
+    /// Who approves this run.
+    Approvals,
+    /// How many volumes are attached to the node.
+    Volumes,
 }
 
 /// What to do next. The caller does it and asks again.
@@ -112,369 +135,196 @@ pub fn next(run: &RunProgram, status: &PlaybookRunStatus, world: &World, memory:
     if let Some(record) = earlier.iter().find(|record| record.outcome.is_none()) {
         return finish(RunPhase::Failed, format!("the log has a hole at {}: a person must look", record.key));
     }
+    let asking = Asking { run, status, world, now };
     match open {
         Some(record) => Decision { run, status, world, memory, now, record }.advance(),
-        None => match failed_step(status) {
-            Some(failed) => roll_back(run, status, world, failed, now),
-            None => forward(run, status, world, now),
+        None => match asking.why_failed() {
+            Some(why) => asking.roll_back(&why),
+            None => asking.forward(),
         },
     }
 }
 
 fn finish(phase: RunPhase, message: String) -> Action {
-    Action::Record(Change::Finish { phase, message })
+    Action::Record(Change::Finish { phase, message, follow_up: None })
 }
 
 fn is_bad(outcome: Option<StepOutcome>) -> bool {
     matches!(outcome, Some(StepOutcome::Failed | StepOutcome::Ambiguous))
 }
 
-fn failed_step(status: &PlaybookRunStatus) -> Option<&StepRecord> {
-    status.log.iter().find(|record| !record.undo && is_bad(record.outcome))
-}
-
-fn forward(run: &RunProgram, status: &PlaybookRunStatus, world: &World, now: Timestamp) -> Action {
-    let done = status.log.iter().filter(|record| !record.undo).count();
-    let plan = &run.spec().plan;
-    let action = match plan.steps.get(done) {
-        Some(step) => step.actions().first().copied().unwrap_or("unknown"),
-        None if done == plan.steps.len() && plan.verify.is_some() => "verify",
-        None => return finish(RunPhase::Succeeded, format!("{} steps done", plan.steps.len())),
-    };
-    let phase = if done == plan.steps.len() { RunPhase::Verifying } else { RunPhase::Running };
-    match pre_image(run, action, done, world) {
-        Ok(pre_image) => intend(run, action, done, false, pre_image, phase, now),
-        Err(look) => Action::Look(look),
-    }
-}
-
-fn roll_back(
-    run: &RunProgram,
-    status: &PlaybookRunStatus,
-    world: &World,
-    failed: &StepRecord,
-    now: Timestamp,
-) -> Action {
-    let why = format!("step {} ({}) failed: {}", failed.index + 1, failed.action, failed.message);
-    if run.spec().plan.rollback == Rollback::Never {
-        return finish(RunPhase::Failed, format!("{why}; left as it is, as the playbook says"));
-    }
-    let undone = |step: &StepRecord| status.log.iter().any(|record| record.undo && record.index == step.index);
-    // Only a cordon has an inverse. An uncordon needs none: undoing the cordon before it restores the same pre-image.
-    // A failed cordon may have happened all the same, so it is undone too.
-    let next = status.log.iter().rev().find(|record| !record.undo && record.action == "cordon" && !undone(record));
-    if let Some(step) = next {
-        let pre_image = node_image(world);
-        return intend(run, "uncordon", step.index as usize, true, pre_image, RunPhase::RollingBack, now);
-    }
-    match status.log.iter().find(|record| record.undo && is_bad(record.outcome)) {
-        Some(stuck) => finish(RunPhase::Failed, format!("{why}; undoing failed too: {}", stuck.message)),
-        None => finish(RunPhase::RolledBack, format!("{why}; everything is as it was before")),
-    }
-}
-
 type Image = serde_json::Map<String, serde_json::Value>;
 
-fn intend(
-    run: &RunProgram,
-    action: &str,
-    index: usize,
-    undo: bool,
-    pre_image: Image,
-    phase: RunPhase,
-    now: Timestamp,
-) -> Action {
-    let key = format!("{}/{index}/{}{action}", run.name(), if undo { "undo-" } else { "" });
-    let record = StepRecord {
-        index: index as u32,
-        action: action.to_owned(),
-        undo,
-        key,
-        intended_at: now.to_string(),
-        pre_image,
-        outcome: None,
-        finished_at: None,
-        // Never empty: API servers up to 1.20 take an empty text for null and refuse it.
-        message: "under way".to_owned(),
-    };
-    Action::Record(Change::Intend { record, phase })
-}
-
-/// What is there before a step, or what has to be looked at to know.
-fn pre_image(run: &RunProgram, action: &str, index: usize, world: &World) -> Result<Image, Look> {
-    let mut image = Image::new();
-    match action {
-        "cordon" | "uncordon" => image = node_image(world),
-        "drain" => {
-            let pods: Vec<&PodView> = evictable(&world.pods).collect();
-            let names = pods.iter().take(MAX_NAMED_PODS).map(|pod| format!("{}/{}", pod.namespace, pod.name));
-            image.insert("podCount".into(), pods.len().into());
-            image.insert("pods".into(), names.collect::<Vec<_>>().into());
-        }
-        "restart" => {
-            let step = run.spec().plan.steps.get(index).and_then(|step| step.restart.as_ref());
-            match (&world.deployment, step) {
-                (Seen::Unknown, Some(step)) => return Err(look_at(step)),
-                (Seen::Unknown | Seen::Absent, _) => {}
-                (Seen::There(deployment), _) => {
-                    image.insert("uid".into(), deployment.uid.clone().into());
-                    image.insert("generation".into(), deployment.generation.into());
-                    image.insert("restartedBy".into(), deployment.restarted_by.clone().into());
-                }
-            }
-        }
-        _ => {}
-    }
-    Ok(image)
-}
-
-fn look_at(step: &RestartStep) -> Look {
-    Look::Deployment { namespace: step.namespace.clone(), name: step.deployment.clone() }
-}
-
-fn node_image(world: &World) -> Image {
-    let mut image = Image::new();
-    if let Some(node) = &world.node {
-        image.insert("unschedulable".into(), node.unschedulable.into());
-        image.insert("cordonedBy".into(), node.cordoned_by.clone().into());
-    }
-    image
-}
-
-/// What to do about an intent without an outcome.
-struct Decision<'a> {
+/// A question while no step is open.
+struct Asking<'a> {
     run: &'a RunProgram,
     status: &'a PlaybookRunStatus,
     world: &'a World,
-    memory: &'a Memory,
     now: Timestamp,
-    record: &'a StepRecord,
 }
 
-impl Decision<'_> {
-    fn advance(&self) -> Action {
-        if self.record.intended_at.parse::<Timestamp>().is_err() {
-            return settle(StepOutcome::Ambiguous, "the log does not say when this was intended".into());
-        }
-        let step = self.run.spec().plan.steps.get(self.record.index as usize);
-        match (self.record.action.as_str(), self.record.undo, step) {
-            ("uncordon", true, _) => self.undo_cordon(),
-            ("cordon", false, _) => self.cordon(),
-            ("uncordon", false, _) => self.uncordon(),
-            ("drain", false, Some(Step { drain: Some(drain), .. })) => self.drain(drain.timeout.get()),
-            ("restart", false, Some(Step { restart: Some(restart), .. })) => self.restart(restart),
-            ("wait", false, Some(Step { wait: Some(wait), .. })) => self.wait(&wait.until, wait.timeout.get()),
-            ("verify", false, Some(Step { verify: Some(verify), .. })) => self.verify(verify),
-            ("verify", false, None) => match &self.run.spec().plan.verify {
-                Some(verify) => self.verify(verify),
-                None => settle(StepOutcome::Ambiguous, "the playbook has no verification".into()),
-            },
-            _ => settle(StepOutcome::Ambiguous, "the log names a step that the playbook does not have".into()),
-        }
+impl Asking<'_> {
+    fn steps(&self) -> &[Step] {
+        &self.run.spec().plan.steps
     }
 
-    fn deadline(&self, timeout: std::time::Duration) -> Timestamp {
-        let intended: Timestamp = self.record.intended_at.parse().unwrap_or(Timestamp::MIN);
-        // An intent in the future is another machine's clock: the time then counts from now.
-        planner::later(intended.min(self.now), timeout)
+    /// Records of steps, without those that undo and those that follow a failure.
+    fn forward_records(&self) -> impl DoubleEndedIterator<Item = &StepRecord> {
+        let last = self.steps().len();
+        self.status.log.iter().filter(move |record| !record.undo && record.index as usize <= last)
     }
 
-    fn image_text(image: &Image, field: &str) -> Option<String> {
-        image.get(field).and_then(|value| value.as_str()).map(ToOwned::to_owned)
+    fn why_failed(&self) -> Option<String> {
+        let failed = self.forward_records().find(|record| is_bad(record.outcome));
+        let why =
+            failed.map(|record| format!("step {} ({}) failed: {}", record.index + 1, record.action, record.message));
+        why.or_else(|| self.status.stopped.clone())
     }
 
-    fn gone(&self) -> Action {
-        let subject = &self.run.spec().subject;
-        settle(StepOutcome::Failed, format!("node {} ({}) is gone", subject.name, subject.uid))
-    }
-
-    fn cordon(&self) -> Action {
-        let Some(node) = &self.world.node else { return self.gone() };
-        let us = self.run.name();
-        if node.unschedulable && node.cordoned_by.as_deref() == Some(us) {
-            return settle(StepOutcome::Done, "the scheduler places nothing on it any more".into());
+    fn forward(&self) -> Action {
+        let done = self.forward_records().count();
+        let plan = &self.run.spec().plan;
+        if let Some(stop) =
+            self.forward_records().next_back().filter(|r| r.action == "stop" && r.outcome == Some(StepOutcome::Done))
+        {
+            return finish(RunPhase::Succeeded, stop.message.clone());
         }
-        if node.unschedulable && node.cordoned_by.is_none() {
-            return settle(StepOutcome::Skipped, "it was cordoned already, by someone else; it stays theirs".into());
-        }
-        self.act(Act::SetSchedulable { unschedulable: true, cordoned_by: Some(us.to_owned()) })
-    }
-
-    fn uncordon(&self) -> Action {
-        let Some(node) = &self.world.node else { return self.gone() };
-        if node.cordoned_by.as_deref() == Some(self.run.name()) {
-            return self.act(Act::SetSchedulable { unschedulable: false, cordoned_by: None });
-        }
-        if Self::image_text(&self.record.pre_image, "cordonedBy").as_deref() == Some(self.run.name()) {
-            return settle(StepOutcome::Done, "the scheduler may use it again".into());
-        }
-        settle(StepOutcome::Skipped, "this run did not cordon it, so it does not give it back".into())
-    }
-
-    fn undo_cordon(&self) -> Action {
-        let Some(node) = &self.world.node else {
-            return settle(StepOutcome::Skipped, "the node is gone: there is nothing to undo".into());
+        let action = match plan.steps.get(done) {
+            Some(step) => step.actions().first().copied().unwrap_or("unknown"),
+            None if done == plan.steps.len() && plan.verify.is_some() => "verify",
+            None => return finish(RunPhase::Succeeded, format!("{} steps done", plan.steps.len())),
         };
-        if node.cordoned_by.as_deref() == Some(self.run.name()) {
-            let cordon = self.status.log.iter().find(|record| !record.undo && record.index == self.record.index);
-            let before = cordon.map(|record| &record.pre_image);
-            let unschedulable = before.and_then(|image| image.get("unschedulable")).and_then(|value| value.as_bool());
-            let cordoned_by = before.and_then(|image| Self::image_text(image, "cordonedBy"));
-            return self.act(Act::SetSchedulable { unschedulable: unschedulable.unwrap_or(false), cordoned_by });
+        if let Some(stopped) = self.gate() {
+            return stopped;
         }
-        if Self::image_text(&self.record.pre_image, "cordonedBy").as_deref() == Some(self.run.name()) {
-            return settle(StepOutcome::Done, "it is as it was before".into());
+        let phase = if done == plan.steps.len() { RunPhase::Verifying } else { RunPhase::Running };
+        let step = plan.steps.get(done).and_then(Step::kind);
+        match steps::pre_image(self.run, step, done, self.world) {
+            Ok(image) => self.intend(action, done, false, image, phase),
+            Err(look) => Action::Look(look),
         }
-        settle(StepOutcome::Skipped, "it is not cordoned by this run: there is nothing to undo".into())
     }
 
-    fn drain(&self, timeout: std::time::Duration) -> Action {
-        if self.world.node.is_none() {
-            return self.gone();
+    /// What keeps the run from its next step: approvals that are missing, a freeze, a pause.
+    fn gate(&self) -> Option<Action> {
+        let spec = self.run.spec();
+        if let Some(why) = &self.world.stopped {
+            return Some(self.stop_or_park(why.clone(), None));
         }
-        let left: Vec<&PodView> = evictable(&self.world.pods).collect();
-        if left.is_empty() {
-            if !self.world.pods_confirmed {
-                return Action::Look(Look::Pods);
-            }
-            let before = self.record.pre_image.get("podCount").and_then(|value| value.as_u64()).unwrap_or(0);
-            return match before {
-                0 => settle(StepOutcome::Skipped, "there was no pod to move".into()),
-                _ => settle(StepOutcome::Done, format!("{before} pods moved")),
+        if spec.approvals == 0 {
+            return None;
+        }
+        let Some(approved) = &self.world.approved_by else { return Some(Action::Look(Look::Approvals)) };
+        let people = approvers(approved, spec.requested_by.as_deref(), None);
+        if people.len() >= spec.approvals as usize {
+            return None;
+        }
+        let timeout = spec.plan.guards.approvals.timeout;
+        let began = self.status.started_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok());
+        let deadline = began.map(|began| planner::later(began.min(self.now), timeout.get()));
+        let why = format!("{} of {} people have approved", people.len(), spec.approvals);
+        if self.status.log.is_empty() && deadline.is_some_and(|deadline| deadline <= self.now) {
+            return Some(finish(RunPhase::Failed, format!("{why} within {timeout}; nothing was done")));
+        }
+        Some(self.stop_or_park(format!("waiting for approval: {why}"), deadline.filter(|_| self.status.log.is_empty())))
+    }
+
+    /// A run that has done something is undone when its playbook says so; otherwise it waits.
+    fn stop_or_park(&self, why: String, deadline: Option<Timestamp>) -> Action {
+        if !self.status.log.is_empty() && self.run.spec().plan.guards.when_stopped == WhenStopped::RollBack {
+            return Action::Record(Change::Stop { message: why });
+        }
+        if self.status.phase != RunPhase::Parked || self.status.message != why {
+            return Action::Record(Change::Park { message: why });
+        }
+        let until = planner::later(self.now, GATE_INTERVAL);
+        Action::Wait { until: deadline.map_or(until, |deadline| deadline.min(until)), holds: false, why }
+    }
+
+    fn roll_back(&self, why: &str) -> Action {
+        if self.run.spec().plan.rollback == Rollback::Never && self.status.stopped.is_none() {
+            return self.after_failure(RunPhase::Failed, format!("{why}; left as it is, as the playbook says"));
+        }
+        let log = &self.status.log;
+        let undone = |step: &StepRecord| log.iter().any(|record| record.undo && record.index == step.index);
+        // A failed step may have happened all the same, so it is undone too.
+        let next =
+            self.forward_records().rev().find(|record| self.inverse_of(record) == Inverse::PreImage && !undone(record));
+        if let Some(step) = next {
+            let action = steps::undo_action(&step.action);
+            return match steps::undo_image(self.run, step, self.world) {
+                Ok(image) => self.intend(action, step.index as usize, true, image, RunPhase::RollingBack),
+                Err(look) => Action::Look(look),
             };
         }
-        if let Some(failure) = self.memory.failure().filter(|failure| failure.permanent) {
-            return settle(StepOutcome::Failed, failure.message.clone());
+        if let Some(stuck) = log.iter().find(|record| record.undo && is_bad(record.outcome)) {
+            return self.after_failure(RunPhase::Failed, format!("{why}; undoing failed too: {}", stuck.message));
         }
-        let deadline = self.deadline(timeout);
-        if self.now >= deadline {
-            return settle(StepOutcome::Failed, self.why_left(&left));
-        }
-        let due: Vec<PodView> = left
-            .iter()
-            .filter(|pod| !pod.terminating && self.memory.eviction_due(&pod.uid, self.now))
-            .take(MAX_EVICTIONS_AT_ONCE)
-            .map(|pod| (*pod).clone())
+        let lasting: Vec<&str> = self
+            .forward_records()
+            .filter(|record| record.outcome != Some(StepOutcome::Skipped) && self.inverse_of(record) == Inverse::Cannot)
+            .map(|record| record.action.as_str())
             .collect();
-        if !due.is_empty() {
-            return Action::Perform(Act::Evict { pods: due });
-        }
-        // Pods that are ending are not asked again: their end changes the world, which asks the next question.
-        let asked_again = left.iter().filter(|pod| !pod.terminating);
-        let next = asked_again.filter_map(|pod| self.memory.eviction_retry(&pod.uid)).min();
-        let until = next.map_or(deadline, |at| at.min(deadline));
-        Action::Wait { until, holds: false, why: format!("{} pods left", left.len()) }
-    }
-
-    fn why_left(&self, left: &[&PodView]) -> String {
-        let named: Vec<String> = left
-            .iter()
-            .take(5)
-            .map(|pod| match self.memory.refusal(&pod.uid) {
-                Some(why) => format!("{}/{} ({why})", pod.namespace, pod.name),
-                None => format!("{}/{}", pod.namespace, pod.name),
-            })
-            .collect();
-        format!("{} pods are left after the timeout: {}", left.len(), named.join(", "))
-    }
-
-    fn restart(&self, step: &RestartStep) -> Action {
-        let name = format!("{}/{}", step.namespace, step.deployment);
-        let deployment = match &self.world.deployment {
-            Seen::Unknown => return Action::Look(look_at(step)),
-            Seen::Absent => return settle(StepOutcome::Failed, format!("Deployment {name} is not there")),
-            Seen::There(deployment) => deployment,
+        let rest = match lasting.is_empty() {
+            true => "everything is as it was before".to_owned(),
+            false => format!("the rest is as it was before, but {} cannot be undone", lasting.join(", ")),
         };
-        let before = &self.record.pre_image;
-        if Self::image_text(before, "uid").as_deref() != Some(&deployment.uid) {
-            return settle(StepOutcome::Failed, format!("Deployment {name} is not the one that was there before"));
-        }
-        let deadline = self.deadline(step.timeout.get());
-        if deployment.restarted_by.as_deref() == Some(&self.record.key) {
-            if deployment.rolled_out() {
-                return settle(StepOutcome::Done, format!("{} replicas of {name} replaced", deployment.wanted));
-            }
-            if self.now >= deadline {
-                let message = format!("{name}: {} of {} replicas replaced", deployment.updated, deployment.wanted);
-                return settle(StepOutcome::Failed, message);
-            }
-            let until = planner::later(self.now, ROLLOUT_INTERVAL).min(deadline);
-            let why = format!("{} of {} replicas replaced", deployment.updated, deployment.wanted);
-            return Action::Wait { until, holds: false, why };
-        }
-        if deployment.restarted_by != Self::image_text(before, "restartedBy") {
-            let message = format!("{name} was restarted by someone else meanwhile; whether by us too cannot be told");
-            return settle(StepOutcome::Ambiguous, message);
-        }
-        self.act(Act::Restart {
-            namespace: step.namespace.clone(),
-            deployment: step.deployment.clone(),
-            uid: deployment.uid.clone(),
-            key: self.record.key.clone(),
-        })
+        self.after_failure(RunPhase::RolledBack, format!("{why}; {rest}"))
     }
 
-    fn wait(&self, until: &str, timeout: std::time::Duration) -> Action {
-        let deadline = self.deadline(timeout);
-        let Some(node) = &self.world.node else { return self.gone() };
-        match self.run.holds(until, node) {
-            Ok(true) => settle(StepOutcome::Done, format!("{until} holds")),
-            held if self.now >= deadline => settle(StepOutcome::Failed, not_held(until, held)),
-            _ => Action::Wait { until: deadline, holds: false, why: until.to_owned() },
+    fn inverse_of(&self, record: &StepRecord) -> Inverse {
+        let step = self.steps().get(record.index as usize).and_then(Step::kind);
+        step.map_or(Inverse::Nothing, |step| inverse(&step))
+    }
+
+    /// What the playbook does after a failure, then the end.
+    fn after_failure(&self, phase: RunPhase, message: String) -> Action {
+        let first = self.steps().len() + 1;
+        let done = self.status.log.iter().filter(|record| record.index as usize >= first).count();
+        match self.run.spec().plan.on_failure.get(done).and_then(Step::kind) {
+            None => finish(phase, message),
+            Some(StepKind::RunPlaybook(next)) => {
+                Action::Record(Change::Finish { phase, message, follow_up: Some(next.name.clone()) })
+            }
+            Some(step) => match steps::pre_image(self.run, Some(step), first + done, self.world) {
+                Ok(image) => {
+                    let action = self.run.spec().plan.on_failure[done].actions().first().copied().unwrap_or("unknown");
+                    self.intend(action, first + done, false, image, RunPhase::RollingBack)
+                }
+                Err(look) => Action::Look(look),
+            },
         }
     }
 
-    fn verify(&self, verify: &Verify) -> Action {
-        let deadline = self.deadline(verify.timeout.get());
-        let Some(node) = &self.world.node else { return self.gone() };
-        let held = self.run.holds(&verify.that, node);
-        if held == Ok(true) {
-            let since = self.memory.holding_since().unwrap_or(self.now);
-            let end = planner::later(since, verify.for_.get());
-            if end <= self.now {
-                return settle(StepOutcome::Done, format!("{} held for {}", verify.that, verify.for_));
-            }
-            if self.now < deadline {
-                return Action::Wait { until: end.min(deadline), holds: true, why: verify.that.clone() };
-            }
-            let message = format!("{} has not held for {} by the timeout", verify.that, verify.for_);
-            return settle(StepOutcome::Failed, message);
-        }
-        if self.now >= deadline {
-            return settle(StepOutcome::Failed, not_held(&verify.that, held));
-        }
-        Action::Wait { until: deadline, holds: false, why: verify.that.clone() }
-    }
-
-    /// Acts, unless it failed for good, has to wait, or took too long.
-    fn act(&self, act: Act) -> Action {
-        let deadline = self.deadline(ACT_TIMEOUT);
-        let failure = self.memory.failure();
-        if let Some(failure) = failure.filter(|failure| failure.permanent) {
-            return settle(StepOutcome::Failed, failure.message.clone());
-        }
-        if self.now >= deadline {
-            let why = failure.map_or("nothing was tried in time", |failure| failure.message.as_str());
-            return settle(StepOutcome::Failed, format!("not done within {}s: {why}", ACT_TIMEOUT.as_secs()));
-        }
-        match failure {
-            Some(failure) if failure.retry_at > self.now => {
-                Action::Wait { until: failure.retry_at.min(deadline), holds: false, why: failure.message.clone() }
-            }
-            _ => Action::Perform(act),
-        }
+    fn intend(&self, action: &str, index: usize, undo: bool, pre_image: Image, phase: RunPhase) -> Action {
+        let record = StepRecord {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            action: action.to_owned(),
+            undo,
+            key: step_key(self.run.name(), index, undo, action),
+            intended_at: self.now.to_string(),
+            pre_image,
+            outcome: None,
+            finished_at: None,
+            // Never empty: API servers up to 1.20 take an empty text for null and refuse it.
+            message: "under way".to_owned(),
+        };
+        Action::Record(Change::Intend { record, phase })
     }
 }
 
-fn settle(outcome: StepOutcome, message: String) -> Action {
-    Action::Record(Change::Settle { outcome, message })
+fn step_key(run: &str, index: usize, undo: bool, action: &str) -> String {
+    format!("{run}/{index}/{}{action}", if undo { "undo-" } else { "" })
 }
 
-fn not_held(source: &str, held: Result<bool, String>) -> String {
-    match held {
-        Ok(_) => format!("{source} did not hold by the timeout"),
-        Err(why) => why,
-    }
+/// Different people who approve a step, or the run as a whole, without the one who asked.
+fn approvers<'a>(
+    approved: &'a [Approval],
+    requested_by: Option<&str>,
+    step: Option<u32>,
+) -> std::collections::BTreeSet<&'a str> {
+    let counts = |approval: &&Approval| approval.step == step && Some(approval.by.as_str()) != requested_by;
+    approved.iter().filter(counts).map(|approval| approval.by.as_str()).collect()
 }
 
 #[cfg(test)]

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use evergreen_api::{FieldError, resources::PlaybookRunSpec, validate};
+use evergreen_api::{
+    FieldError,
+    resources::{DATA_CENTER, ObjectName, PlaybookRunSpec, StepKind},
+    validate,
+};
 
 use crate::{
     check_spec,
-    expression::{Expression, Scope},
-    view::NodeView,
+    expression::{Expression, Scope, Variables},
+    parse,
 };
 
 /// A run that may be driven.
@@ -39,16 +43,16 @@ impl RunProgram {
         if !errors.is_empty() {
             return Err(InvalidRun { run: name, errors });
         }
-        let steps = spec.plan.steps.iter();
-        let sources = steps
-            .flat_map(|step| {
-                [step.wait.as_ref().map(|wait| &wait.until), step.verify.as_ref().map(|verify| &verify.that)]
-            })
-            .chain([spec.plan.verify.as_ref().map(|verify| &verify.that)])
-            .flatten();
-        let expressions = sources
-            .filter_map(|source| Some((source.clone(), Expression::compile(source, Scope::Run).ok()?)))
-            .collect();
+        let scope = parse::run_scope(&spec.plan);
+        let steps = spec.plan.steps.iter().filter_map(|step| match step.kind()? {
+            StepKind::Wait(wait) => Some(&wait.until),
+            StepKind::Verify(verify) => Some(&verify.that),
+            StepKind::Stop(stop) => Some(&stop.when),
+            _ => None,
+        });
+        let sources = steps.chain(spec.plan.verify.as_ref().map(|verify| &verify.that));
+        let expressions =
+            sources.filter_map(|source| Some((source.clone(), Expression::compile(source, scope).ok()?))).collect();
         Ok(Self { name, spec, expressions })
     }
 
@@ -62,8 +66,27 @@ impl RunProgram {
         &self.spec
     }
 
-    pub(crate) fn holds(&self, source: &str, node: &NodeView) -> Result<bool, String> {
+    /// Whether its object is a Node.
+    pub fn is_for_node(&self) -> bool {
+        self.spec.subject.kind == "Node"
+    }
+
+    /// Whether it is for no single object.
+    pub fn is_for_data_center(&self) -> bool {
+        self.spec.subject.kind == DATA_CENTER
+    }
+
+    /// Its object by name.
+    pub fn subject(&self) -> ObjectName {
+        self.spec.subject.object()
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        parse::run_scope(&self.spec.plan)
+    }
+
+    pub(crate) fn holds(&self, source: &str, variables: &Variables) -> Result<bool, String> {
         let expression = self.expressions.get(source).ok_or_else(|| format!("`{source}` was not compiled"))?;
-        expression.holds(node, Some(&self.spec.before)).map_err(|error| error.to_string())
+        expression.holds_on(variables).map_err(|error| error.to_string())
     }
 }

@@ -20,12 +20,24 @@ pub enum Change {
         /// One line for people.
         message: String,
     },
+    /// It may not go on for now; what was done stays.
+    Park {
+        /// Why.
+        message: String,
+    },
+    /// It may not go on; what was done is undone.
+    Stop {
+        /// Why.
+        message: String,
+    },
     /// The run is over.
     Finish {
         /// How it ended.
         phase: RunPhase,
         /// One line for people.
         message: String,
+        /// Playbook that is to run now for the same object.
+        follow_up: Option<String>,
     },
 }
 
@@ -46,7 +58,17 @@ pub fn apply(status: &PlaybookRunStatus, spec: &PlaybookRunSpec, change: &Change
                 open.message.clone_from(message);
             }
         }
-        Change::Finish { phase, message } => {
+        Change::Park { message } => {
+            next.phase = RunPhase::Parked;
+            next.message.clone_from(message);
+        }
+        Change::Stop { message } => {
+            next.phase = RunPhase::RollingBack;
+            next.stopped = Some(message.clone());
+            next.message.clone_from(message);
+        }
+        Change::Finish { phase, message, follow_up } => {
+            next.follow_up.clone_from(follow_up);
             next.phase = *phase;
             next.finished_at = Some(now.to_string());
             next.message.clone_from(message);
@@ -62,6 +84,7 @@ pub fn progress(spec: &PlaybookRunSpec, record: &StepRecord) -> String {
     match (record.undo, index < total) {
         (true, _) => format!("undoing step {} of {total}: {}", index + 1, record.action),
         (false, true) => format!("step {} of {total}: {}", index + 1, record.action),
+        (false, false) if index > total => format!("after the failure: {}", record.action),
         (false, false) => "verifying the result".to_owned(),
     }
 }

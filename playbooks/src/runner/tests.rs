@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
-use evergreen_api::{HumanDuration, resources::*};
+use evergreen_api::{HumanDuration, names, resources::*};
 use jiff::SignedDuration;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
-use crate::view::ConditionView;
+use crate::view::{ConditionView, WorkloadView};
 
 const RUN: &str = "oops-abc-1";
 
@@ -61,7 +62,7 @@ fn program(rollback: Rollback) -> RunProgram {
                 status: "True".into(),
                 for_: HumanDuration::default(),
             }),
-            when: None,
+            ..Trigger::default()
         }],
         guards: Guards::default(),
         steps: vec![
@@ -75,14 +76,16 @@ fn program(rollback: Rollback) -> RunProgram {
             }),
             step(|s| {
                 s.restart = Some(RestartStep {
-                    namespace: "shop".into(),
-                    deployment: "checkout".into(),
+                    namespace: Some("shop".into()),
+                    deployment: Some("checkout".into()),
                     timeout: HumanDuration::seconds(60),
+                    ..RestartStep::default()
                 });
             }),
             step(|s| s.uncordon = Some(Nothing {})),
         ],
         verify: Some(verify("node.ready && !node.unschedulable", 5, 60)),
+        on_failure: Vec::new(),
         rollback,
     };
     let spec = PlaybookRunSpec {
@@ -92,9 +95,33 @@ fn program(rollback: Rollback) -> RunProgram {
         trigger: "KernelOops=True".into(),
         attempt: 1,
         traceparent: None,
+        node: Some("n1".into()),
+        workload: None,
+        approvals: 0,
+        requested_by: None,
+        chain: Vec::new(),
         before: node().to_fields(),
     };
     RunProgram::new(RUN, spec).unwrap()
+}
+
+fn shown(deployment: &WorkloadView) -> ObjectView {
+    let mut annotations = json!({});
+    if let Some(key) = &deployment.restarted_by {
+        annotations[names::ANNOTATION_RESTARTED_BY] = key.clone().into();
+    }
+    let body = json!({
+        "metadata": {
+            "name": "checkout", "namespace": "shop", "uid": deployment.uid, "generation": deployment.generation,
+            "resourceVersion": "1"
+        },
+        "spec": {"replicas": deployment.wanted, "template": {"metadata": {"annotations": annotations}}},
+        "status": {
+            "observedGeneration": deployment.observed_generation, "replicas": deployment.total,
+            "updatedReplicas": deployment.updated, "availableReplicas": deployment.available
+        }
+    });
+    ObjectView::new("apps/v1", "Deployment", body)
 }
 
 /// A small world with an API server: versions, preconditions, pods that end after a while, and a driver that may crash.
@@ -105,7 +132,7 @@ struct Simulation {
     node_version: u64,
     pods: Vec<(PodView, Option<Timestamp>)>,
     stuck: bool,
-    deployment: DeploymentView,
+    deployment: WorkloadView,
     rolled_out_at: Option<Timestamp>,
     clears_at: Option<Timestamp>,
     /// What is persisted; survives crashes.
@@ -114,6 +141,7 @@ struct Simulation {
     memory: Memory,
     seen: World,
     seen_version: u64,
+    seen_deployment: Option<WorkloadView>,
     /// Effects that really happened, by kind.
     effects: BTreeMap<String, u32>,
 }
@@ -138,7 +166,7 @@ impl Simulation {
             node_version: 1,
             pods: vec![(pod("a"), None), (pod("b"), None)],
             stuck: false,
-            deployment: DeploymentView {
+            deployment: WorkloadView {
                 uid: "uid-checkout".into(),
                 generation: 1,
                 observed_generation: 1,
@@ -154,6 +182,7 @@ impl Simulation {
             memory: Memory::default(),
             seen: World::default(),
             seen_version: 0,
+            seen_deployment: None,
             effects: BTreeMap::new(),
         }
     }
@@ -189,7 +218,7 @@ impl Simulation {
         self.seen_version = self.node_version;
         self.seen.pods = self.pods.iter().map(|(pod, _)| pod.clone()).collect();
         self.seen.pods_confirmed = false;
-        self.seen.deployment = Seen::Unknown;
+        self.seen.objects.clear();
     }
 
     fn crash(&mut self) {
@@ -228,16 +257,18 @@ impl Simulation {
                     self.memory.note_evicted(&pod.uid);
                 }
             }
-            Act::Restart { key, .. } => {
-                if self.seen.deployment != Seen::There(self.deployment.clone()) {
+            Act::Merge { patch, .. } => {
+                if self.seen_deployment.as_ref() != Some(&self.deployment) {
                     return Err((false, "conflict".into()));
                 }
-                self.deployment.restarted_by = Some(key.clone());
+                let key = &patch["spec"]["template"]["metadata"]["annotations"][names::ANNOTATION_RESTARTED_BY];
+                self.deployment.restarted_by = key.as_str().map(ToOwned::to_owned);
                 self.deployment.generation += 1;
                 self.deployment.updated = 0;
                 self.rolled_out_at = Some(self.now + SignedDuration::from_secs(3));
                 self.effect("restart");
             }
+            other => panic!("{other:?}"),
         }
         Ok(())
     }
@@ -255,7 +286,12 @@ impl Simulation {
                     self.seen.pods = self.pods.iter().map(|(pod, _)| pod.clone()).collect();
                     self.seen.pods_confirmed = true;
                 }
-                Action::Look(Look::Deployment { .. }) => self.seen.deployment = Seen::There(self.deployment.clone()),
+                Action::Look(Look::Object(name)) => {
+                    self.seen_deployment = Some(self.deployment.clone());
+                    let object = shown(&self.deployment);
+                    self.seen.objects.insert(name, Some(object));
+                }
+                Action::Look(other) => panic!("{other:?}"),
                 Action::Wait { holds, until, .. } => {
                     assert!(until > self.now, "it must not spin");
                     self.memory.note_hold(holds, self.now);
@@ -495,8 +531,13 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
+/// Few by default; `make test-storms` asks for 10,000.
+fn crashes() -> u32 {
+    std::env::var("EVERGREEN_STORMS").ok().and_then(|count| count.parse().ok()).unwrap_or(200)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crashes(), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_crashes_every_effect_happens_exactly_once(faults in prop::collection::vec(fault(), 0..60)) {

@@ -33,7 +33,7 @@ phrases! {
     worst_rto: "longest RTO", "最长 RTO";
     remedy: "smallest remedy", "最小补救";
     no_room: "no room at", "容量不足";
-    blocked: "playbook held back", "剧本被拦截";
+    blocked: "playbook held back", "预案被拦截";
     replicas: "replicas", "副本";
     how_sure: "How sure", "可信度";
     deviation: "the twin", "孪生偏差";
@@ -45,7 +45,7 @@ phrases! {
     to: "to", "新节点";
     pending: "What does not fit", "放不下的 Pod";
     capacity: "Room: requests of what nodes can give", "容量：请求量 / 可分配量";
-    playbooks: "Playbooks", "剧本";
+    playbooks: "Playbooks", "预案";
     data: "data loss", "数据损失";
     holders: "served at", "在服站点";
     rto: "RTO", "RTO";
@@ -247,7 +247,7 @@ pub(super) fn playbook(seen: &PlaybookSeen) -> Words {
     };
     words(
         format!("playbook {} at {} {how} for {nodes}, {}{steps}", seen.playbook, seen.site, seen.phase),
-        format!("剧本 {}（{}）{how_zh}，对象 {nodes}，{}{steps}", seen.playbook, seen.site, seen.phase),
+        format!("预案 {}（{}）{how_zh}，对象 {nodes}，{}{steps}", seen.playbook, seen.site, seen.phase),
     )
 }
 

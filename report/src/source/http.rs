@@ -20,6 +20,7 @@ const MAX_ANSWER_BYTES: usize = 48 << 20;
 pub(super) struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
     base: String,
+    token: Option<String>,
 }
 
 /// An answer, or that it is too long.
@@ -37,7 +38,12 @@ impl Http {
         }
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(Duration::from_secs(5)));
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), base })
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), base, token: None })
+    }
+
+    /// Sends a bearer token along.
+    pub(super) fn with_token(self, token: Option<String>) -> Self {
+        Self { token: token.filter(|token| !token.is_empty()), ..self }
     }
 
     pub(super) fn url(&self) -> String {
@@ -50,7 +56,10 @@ impl Http {
             url: self.base.clone(),
             source,
         };
-        let builder = Request::builder().uri(format!("{}{path}", self.base));
+        let mut builder = Request::builder().uri(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            builder = builder.header("authorization", format!("Bearer {token}"));
+        }
         let request = match form {
             None => builder.method("GET").body(Full::default()),
             Some(form) => builder

@@ -13,7 +13,7 @@ use crate::{
 
 /// The ledger of a period from the plane at `url`.
 pub(super) async fn ledger(url: &str, query: &Query<'_>) -> Result<Ledger, SourceError> {
-    let http = Http::new(url)?;
+    let http = Http::new(url)?.with_token(std::env::var("EVERGREEN_PLANE_TOKEN").ok());
     for site in &query.facts.sites {
         let Some(meter) = &site.facility_meter else { continue };
         let named = meter.metric.as_deref().is_some_and(|name| name != metric::FACILITY_ENERGY);

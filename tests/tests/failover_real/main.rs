@@ -12,6 +12,7 @@
 mod booth;
 mod chaos;
 mod deaths;
+mod drills;
 mod fences;
 mod memory;
 mod network;
@@ -95,6 +96,9 @@ fn main() -> ExitCode {
         deaths::all_controllers_killed_at_once_end_every_grant_and_come_back,
         plans::a_delayed_enactor_does_not_apply_an_older_plan,
         plans::the_last_endpoint_is_never_removed,
+        drills::a_drill_loses_no_acknowledged_write,
+        drills::a_real_incident_interrupts_a_drill,
+        drills::a_manual_shift_interrupts_a_drill,
         memory::a_majority_that_forgot_gives_no_token_out_twice,
         memory::a_register_restored_from_an_old_snapshot_makes_no_second_writer,
         fences::a_pause_of_five_leases_between_check_and_write_is_fenced,

@@ -105,7 +105,7 @@ async fn set_back(fleet: &mut Fleet, name: &str, snapshot: &Path) {
     fleet.start_controller(name).expect("a controller starts");
 }
 
-/// What brings an excluded register back today.
+/// Begins the next scenario with controllers that remember nothing.
 async fn restart_controllers(fleet: &mut Fleet) {
     for site in SITES {
         fleet.site_mut(site).controller = None;

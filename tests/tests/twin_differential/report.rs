@@ -238,8 +238,8 @@ const LEFT_OUT: &str = "
 
 `make twin-suites` runs the tests of kube, kube-client and kube-runtime that need a cluster against a twin. Left out by
 name, because a twin runs no containers and its nodes no kubelet: `pod_can_exec_and_write_to_stdin`,
-`pod_can_exec_and_write_to_stdin_from_node_proxy`, `can_get_pod_logs_and_evict`; and because a twin is served without
-TLS: `custom_client_openssl_tls_configuration`.
+`pod_can_exec_and_write_to_stdin_from_node_proxy`, `can_get_pod_logs_and_evict`; and because the tests
+are built with rustls: `custom_client_openssl_tls_configuration`.
 ";
 
 /// Compares the page and the data with what they should be, or writes them.

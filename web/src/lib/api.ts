@@ -75,6 +75,7 @@ export interface Incident {
   ended_at: string | null;
   duration_ms: number | null;
   span_count: number;
+  acknowledged: { by: string; at: string; note: string }[];
 }
 
 export type Attributes = Record<string, unknown>;
@@ -231,6 +232,31 @@ export class ApiError extends Error {
 /** Longest wait for an answer; the plane itself gives up on a query after ten seconds. */
 const LIMIT_MS = 30_000;
 
+/** Told when an answer says that nobody is logged in any more. */
+export const loginNeeded = new EventTarget();
+
+async function failure(response: Response): Promise<ApiError> {
+  if (response.status === 401) loginNeeded.dispatchEvent(new Event('needed'));
+  const body = (await response.json().catch(() => null)) as { error?: { message?: string; remedy?: string } } | null;
+  return new ApiError(response.status, body?.error?.message ?? `HTTP ${response.status}`, body?.error?.remedy ?? '');
+}
+
+/** A request that changes something; `csrf` shows that it comes from this page. */
+export async function send(method: 'POST' | 'DELETE', path: string, csrf: string, body?: unknown): Promise<void> {
+  let response: Response;
+  try {
+    response = await fetch(`/api/v1/${path}`, {
+      method,
+      signal: AbortSignal.timeout(LIMIT_MS),
+      headers: { 'x-evergreen-csrf': csrf, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+  } catch {
+    throw new ApiError(0, '', '');
+  }
+  if (!response.ok) throw await failure(response);
+}
+
 async function ask<T>(path: string, params: Record<string, string | undefined>, signal?: AbortSignal): Promise<T> {
   const query = new URLSearchParams();
   for (const [key, value] of Object.entries(params)) if (value) query.set(key, value);
@@ -246,16 +272,35 @@ async function ask<T>(path: string, params: Record<string, string | undefined>, 
     throw new ApiError(0, '', '');
   }
   if (response.ok) return (await response.json()) as T;
-  const body = (await response.json().catch(() => null)) as { error?: { message?: string; remedy?: string } } | null;
-  throw new ApiError(response.status, body?.error?.message ?? `HTTP ${response.status}`, body?.error?.remedy ?? '');
+  throw await failure(response);
+}
+
+export interface AuditRecord {
+  seq: number;
+  at: string;
+  kind: string;
+  body: Record<string, unknown>;
+  hash: string;
+}
+
+export interface SessionRow {
+  id: string;
+  name: string;
+  via: string;
+  began_at: string;
+  expires_in_s: number;
+  grants: { role: string; sites: string[] | null; namespaces: string[] | null }[];
 }
 
 export const api = {
+  audit: (before?: number, signal?: AbortSignal) =>
+    ask<{ records: AuditRecord[]; next: number | null; chain_holds: boolean }>('audit', { before: before?.toString() }, signal),
+  sessions: (signal?: AbortSignal) => ask<{ sessions: SessionRow[] }>('sessions', {}, signal),
   mesh: (from: string | undefined, to: string | undefined, signal?: AbortSignal) =>
     ask<Mesh>('mesh', from && to ? { from, to } : {}, signal),
   fleet: (signal?: AbortSignal) => ask<Fleet>('fleet', {}, signal),
-  incidents: (state: string | undefined, limit: number, signal?: AbortSignal) =>
-    ask<{ incidents: Incident[] }>('incidents', { state, limit: String(limit) }, signal),
+  incidents: (state: string | undefined, limit: number, signal?: AbortSignal, before?: string) =>
+    ask<{ incidents: Incident[]; next: string | null; counts: Partial<Record<IncidentState, number>> }>('incidents', { state, limit: String(limit), before }, signal),
   incident: (id: string, signal?: AbortSignal) => ask<IncidentDetail>(`incidents/${encodeURIComponent(id)}`, {}, signal),
   energy: (from: number, to: number, by: EnergyBy, signal?: AbortSignal) =>
     ask<EnergyReport>('energy', { from: iso(from), to: iso(to), by }, signal),

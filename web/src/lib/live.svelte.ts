@@ -31,6 +31,7 @@ class LiveStream {
       clearTimeout(this.#retry);
       document.removeEventListener('visibilitychange', visible);
       this.#source?.close();
+      this.state = 'connecting';
     };
   }
 

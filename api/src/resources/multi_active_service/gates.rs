@@ -59,7 +59,8 @@ pub struct HookEndpoint {
     pub url: String,
 }
 
-/// What takes a database from one site to another.
+/// What takes a database from one site to another: it is demoted and proven fenced before its site releases the group, and
+/// promoted before anything is granted at the next. docs/database-hooks.md is the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseHooks {

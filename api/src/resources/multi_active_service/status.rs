@@ -32,6 +32,9 @@ pub struct MultiActiveServiceStatus {
     /// Whether the sites that stay could carry the load of any one that is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headroom: Option<HeadroomStatus>,
+    /// Where the database of each group stands, as seen from this site; empty where it has no hooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub database: Vec<DatabaseStatus>,
     /// Cells of a Unitized service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<CellStatus>,
@@ -87,6 +90,23 @@ pub struct HeadroomStatus {
     /// What is short, by lost site; empty when nothing is.
     #[serde(default)]
     pub short: BTreeMap<String, String>,
+}
+
+/// Where a group's database stands, as seen from one site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseStatus {
+    /// Failover group.
+    pub group: String,
+    /// Version of the group's entry that its hooks are called under.
+    #[serde(default)]
+    pub entry_version: u64,
+    /// It was promoted at this site under that version: grants are given.
+    #[serde(default)]
+    pub leads: bool,
+    /// What was done last, or what is waited for and why.
+    #[serde(default)]
+    pub message: String,
 }
 
 /// Where a cell is.

@@ -16,6 +16,7 @@ impl Validate for MultiActiveServiceSpec {
         for (index, actuator) in self.traffic.iter().enumerate() {
             errors.extend(actuator.validate_for(&format!("spec.traffic[{index}]"), &self.sites));
         }
+        errors.extend(whitelist(self));
         errors.extend(self.failback.validate_at("spec.failback", self.mode.single_writer()));
         errors
     }
@@ -103,6 +104,28 @@ fn decision(spec: &MultiActiveServiceSpec) -> Vec<FieldError> {
             "spec.authority",
             "database needs a single-writer mode and a data gate that tells which site leads",
         ));
+    }
+    errors
+}
+
+fn whitelist(spec: &MultiActiveServiceSpec) -> Vec<FieldError> {
+    let Some(list) = &spec.whitelist else { return Vec::new() };
+    let mut errors = Vec::new();
+    if spec.mode.single_writer() {
+        errors.push(FieldError::new(
+            "spec.whitelist",
+            "a single writer serves everybody at one site: only mode ActiveActive can lead some clients elsewhere",
+        ));
+    }
+    if !spec.sites.contains(&list.site) {
+        errors.push(FieldError::new("spec.whitelist.site", format!("`{}` is not in spec.sites", list.site)));
+    }
+    let token = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) && !text.is_empty();
+    for (field, text) in [("header", &list.header), ("value", &list.value)] {
+        if !token(text) {
+            let message = "write letters, digits, `-`, `_` and `.` only, as in x-tester";
+            errors.push(FieldError::new(format!("spec.whitelist.{field}"), message));
+        }
     }
     errors
 }
@@ -214,6 +237,15 @@ mod tests {
         refused(cell(json!(["0-10"]), json!(["a"])), "spec.units.cells[0].shards[0]:");
         refused(cell(json!(["9-0"]), json!(["a"])), "spec.units.cells[0].shards[0]:");
         refused(cell(json!(["0-9"]), json!(["z"])), "spec.units.cells[0].sites:");
+    }
+
+    #[test]
+    fn a_whitelist_leads_to_a_site_of_a_service_with_several_and_smuggles_nothing() {
+        let of = |list: Value| json!({"mode": "ActiveActive", "kind": "query", "dataGate": null, "whitelist": list});
+        assert_eq!(errors(of(json!({"header": "x-tester", "value": "1", "site": "b"}))), Vec::<String>::new());
+        refused(of(json!({"header": "x-tester", "value": "1", "site": "z"})), "spec.whitelist.site:");
+        refused(of(json!({"header": "x\r\ny", "value": "1", "site": "b"})), "spec.whitelist.header:");
+        refused(json!({"whitelist": {"header": "x", "value": "1", "site": "b"}}), "spec.whitelist:");
     }
 
     #[test]

@@ -85,6 +85,7 @@ async fn ask_for(which: Move, args: &MoveArgs) -> Outcome {
         accept_loss: args.accept_loss,
         accept_shortage: args.accept_shortage,
         reason: args.reason.clone().unwrap_or_default(),
+        drill: None,
     };
     let text = say::statement(&group, version, what)?;
     let Some(first) = sites.reached.first() else { return Err(Failure::unreachable("no data center answers")) };

@@ -50,7 +50,7 @@ pub(super) fn sql(answer: &Value) -> Result<DataPosition, String> {
 }
 
 /// A number, or a log position as PostgreSQL writes it.
-fn position(value: &Value) -> Result<Option<u64>, String> {
+pub(in crate::failover) fn position(value: &Value) -> Result<Option<u64>, String> {
     let wrong = || format!("`{value}` is no position: a number, or as in 0/3000060");
     match value {
         Value::Null => Ok(None),

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use evergreen_api::resources::DataGate;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, Uri, body::Bytes};
+use hyper::{Request, StatusCode, Uri, body::Bytes};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -100,6 +100,23 @@ impl GateClient {
     }
 
     async fn call(&self, method: &str, url: &str, body: Option<Value>) -> Result<Value, String> {
+        match self.exchange(method, url, body).await? {
+            (status, _) if !status.is_success() => Err(format!("{url} answers {status}")),
+            (_, Value::Null) => Err(format!("{url} answers no JSON")),
+            (_, answer) => Ok(answer),
+        }
+    }
+
+    /// Status and JSON of an answer; `null` where it is no JSON.
+    ///
+    /// # Errors
+    /// When the host is not allowed or does not answer.
+    pub(crate) async fn exchange(
+        &self,
+        method: &str,
+        url: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Value), String> {
         let uri: Uri = url.parse().map_err(|_| format!("`{url}` is no address"))?;
         let host = uri.host().unwrap_or_default();
         let full = uri.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -120,10 +137,7 @@ impl GateClient {
             .await
             .map_err(|error| format!("the answer of {full} cannot be read: {error}"))?
             .to_bytes();
-        if !status.is_success() {
-            return Err(format!("{full} answers {status}"));
-        }
-        serde_json::from_slice(&bytes).map_err(|_| format!("{full} answers no JSON"))
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
     }
 }
 

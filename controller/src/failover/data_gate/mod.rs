@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::answer::position;
 pub use self::client::GateClient;
 pub(super) use self::client::Question;
 use super::facts::{DataFacts, DataPosition};

@@ -26,16 +26,19 @@ pub(crate) fn name<T: ResourceExt>(object: &T) -> Name {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// A service; of other sites only the digest of its spec is kept.
+/// A service; of other sites only the digest of its spec and the traffic that they lead are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub hash: String,
+    /// Weights that the site wrote last, by site.
+    pub weights: BTreeMap<String, u32>,
     pub object: Option<Arc<MultiActiveService>>,
 }
 
 pub(super) fn service(mut service: MultiActiveService, own: bool) -> Service {
     service.metadata.managed_fields = None;
-    Service { hash: spec_hash(&service.spec), object: own.then(|| Arc::new(service)) }
+    let weights = service.status.as_ref().map(|status| status.weights.clone()).unwrap_or_default();
+    Service { hash: spec_hash(&service.spec), weights, object: own.then(|| Arc::new(service)) }
 }
 
 /// CPU in thousandths of a core and memory in bytes.

@@ -30,7 +30,7 @@ pub(super) fn draft(facts: &ServiceFacts) -> Option<Draft> {
             None => {
                 let silent = site.map_or_else(Default::default, |site| site.unfresh_for);
                 let rest: Vec<Holder> = entry.holders.iter().filter(|h| *h != holder).cloned().collect();
-                let request = facts.consent.request.as_ref();
+                let request = facts.request();
                 let wished = request.and_then(|request| request.to.as_ref());
                 let free = |c: &&Holder| rest.iter().all(|h| h.site != c.site);
                 let spare = candidates.iter().find(|c| free(c) && wished.is_none_or(|site| *site == c.site)).cloned();
@@ -56,7 +56,7 @@ pub(super) fn draft(facts: &ServiceFacts) -> Option<Draft> {
             }
         }
     }
-    if let Some(request) = &facts.consent.request {
+    if let Some(request) = facts.request() {
         return asked(facts, request, &candidates, rejected);
     }
     if entry.holders.len() < wanted {
@@ -64,6 +64,9 @@ pub(super) fn draft(facts: &ServiceFacts) -> Option<Draft> {
         let holders = sorted(entry.holders.iter().cloned().chain([missing.clone()]));
         let reason = format!("{} of {wanted} wanted sites hold it; {} can serve", entry.holders.len(), missing.site);
         return draft(Cause::TooFew, holders, Actor::Coordinator, reason, rejected);
+    }
+    if facts.held_by_drill() {
+        return None;
     }
     let worst = entry.holders.iter().max_by_key(|holder| facts.rank(&holder.site))?;
     if entry.holders.len() > wanted {

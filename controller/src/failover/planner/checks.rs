@@ -12,7 +12,7 @@ use super::{
     *,
 };
 use crate::failover::facts::{
-    AcceptedLoss, Approved, DataFacts, DataPosition, DependencyFacts, SiteFacts, WorkloadFacts,
+    AcceptedLoss, Approved, DataFacts, DataPosition, DependencyFacts, DrillMark, SiteFacts, WorkloadFacts,
 };
 
 fn lose(facts: &mut ServiceFacts, site: &str) {
@@ -242,6 +242,31 @@ fn manual_means_that_a_person_asks_and_break_glass_asks_nobody_else() {
 }
 
 #[test]
+fn the_key_of_drills_moves_no_steady_service_without_two_people_s_approvals() {
+    let drilled = |approved_by: &[&str]| {
+        let mut facts = single("compute", &["a"]);
+        facts.spec.decision.planned = Policy::Manual;
+        let drill = DrillMark {
+            name: "weekly".into(),
+            ticket: "t".into(),
+            hold: false,
+            traceparent: None,
+            approved_by: approved_by.iter().map(|by| (*by).to_owned()).collect(),
+        };
+        facts.consent.request = Some(MoveRequest { drill: Some(drill), ..request(Some("b")) });
+        facts
+    };
+    for (people, have) in [(&[][..], "0 of 2"), (&["li", "li"], "1 of 2")] {
+        let verdict = plan(&drilled(people)).unwrap().verdict;
+        assert!(matches!(&verdict, Verdict::Propose(why) if why.contains(have)), "{verdict:?}");
+    }
+    assert_eq!(acts(&drilled(&["li", "wang"])), ["b"]);
+    let mut agile = drilled(&[]);
+    agile.stability = Stability::Agile;
+    assert_eq!(acts(&agile), ["b"]);
+}
+
+#[test]
 fn the_kill_switch_stops_what_is_automatic_and_what_is_asked() {
     for mut facts in [active(&["a", "b"]), single("account", &["a"])] {
         let site = if facts.spec.mode.single_writer() { "a" } else { "b" };
@@ -289,6 +314,16 @@ fn what_a_service_depends_on_moves_first() {
     assert_eq!(acts(&facts), ["b"]);
     facts.dependencies = vec![DependencyFacts { name: "n/gone".into(), ..DependencyFacts::default() }];
     assert!(matches!(plan(&facts).unwrap().verdict, Verdict::Wait(why) if why.contains("no service here")));
+}
+
+#[test]
+fn a_dependency_in_the_same_group_moves_along_and_is_not_waited_for() {
+    let mut facts = single("compute", &["a"]);
+    lose(&mut facts, "a");
+    let sites = ["a".to_owned(), "b".to_owned()].into();
+    let other = DependencyFacts { name: "n/db".into(), sites, ..DependencyFacts::default() };
+    facts.dependencies = vec![DependencyFacts { same_group: true, ..other }];
+    assert_eq!(acts(&facts), ["b"], "it is held where this one is held: neither could ever be there first");
 }
 
 #[test]

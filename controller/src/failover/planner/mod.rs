@@ -9,6 +9,7 @@ mod capacity;
 #[cfg(test)]
 mod checks;
 mod data;
+mod database;
 mod dependencies;
 mod fleet;
 mod proposal;
@@ -19,7 +20,13 @@ mod verdict;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{capacity::headroom, fleet::plan_all, proposal::Proposal};
+pub(super) use self::verdict::ADVISED;
+pub use self::{
+    capacity::headroom,
+    database::{DatabaseDuty, duty},
+    fleet::plan_all,
+    proposal::Proposal,
+};
 use super::facts::ServiceFacts;
 use crate::quorum::{Entry, Holder};
 
@@ -98,6 +105,9 @@ pub struct Decision {
     pub proposal: Option<Proposal>,
     /// Request that it answers.
     pub request: Option<String>,
+    /// Nothing else is in the way: the database of the site that leaves has to be demoted first.
+    #[serde(default)]
+    pub demotes: bool,
 }
 
 impl Decision {

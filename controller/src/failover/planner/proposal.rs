@@ -25,7 +25,7 @@ pub struct Proposal {
 /// The digest names the group, the version of its entry, who leaves, who comes in, who asked and which loss is accepted:
 /// when any of it changes the approvals are void. Epochs are left out, or every restart would void them.
 pub(super) fn proposal(facts: &ServiceFacts, draft: &Draft, people: u8) -> Proposal {
-    let request = facts.consent.request.as_ref().filter(|_| matches!(draft.cause, Cause::Asked(_)));
+    let request = facts.request().filter(|_| matches!(draft.cause, Cause::Asked(_)));
     let sites: Vec<&str> = draft.holders.iter().map(|holder| holder.site.as_str()).collect();
     let old: Vec<&str> = facts.entry.holders.iter().map(|holder| holder.site.as_str()).collect();
     let loss = request.and_then(|request| request.accept_loss);
@@ -38,6 +38,10 @@ pub(super) fn proposal(facts: &ServiceFacts, draft: &Draft, people: u8) -> Propo
     let approvals = facts.consent.approvals.iter().filter(|approved| approved.proposal == id);
     let mut approved_by: Vec<String> =
         approvals.map(|approved| approved.by.clone()).filter(|by| Some(by.as_str()) != asked_by).collect();
+    // Who approved the ticket of a drill approved its moves.
+    approved_by
+        .extend(request.and_then(|request| request.drill.as_ref()).into_iter().flat_map(|d| d.approved_by.clone()));
+    approved_by.sort();
     approved_by.dedup();
     let approval = &facts.spec.decision.approval;
     let verb = match approval.on_timeout {

@@ -31,7 +31,7 @@ pub(super) fn draft(facts: &ServiceFacts) -> Option<Draft> {
     if facts.spec.authority == Authority::Database {
         return follow(facts, holder, &others, actor, rejected, current.is_some());
     }
-    if let Some(request) = &facts.consent.request
+    if let Some(request) = facts.request()
         && let Some(draft) = asked(facts, request, holder, &others, actor.clone(), &rejected)
     {
         return Some(draft);
@@ -57,6 +57,9 @@ pub(super) fn draft(facts: &ServiceFacts) -> Option<Draft> {
                 rejected,
             },
         });
+    }
+    if facts.held_by_drill() {
+        return None;
     }
     let returning = others.iter().find(|other| facts.rank(&other.site) < facts.rank(&holder.site))?;
     let soaked = facts.sites.get(&returning.site).map_or_else(Default::default, |site| site.fresh_for);

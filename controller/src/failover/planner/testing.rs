@@ -51,6 +51,7 @@ fn facts(spec: serde_json::Value, holders: &[&str]) -> ServiceFacts {
         consent: Consent::default(),
         blocked: None,
         automatic_site: None,
+        database: None,
     }
 }
 
@@ -96,5 +97,6 @@ pub fn request(to: Option<&str>) -> MoveRequest {
         accept_loss: None,
         accept_shortage: false,
         break_glass: false,
+        drill: None,
     }
 }

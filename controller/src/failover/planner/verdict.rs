@@ -1,22 +1,31 @@
 //! Whether a wanted change is carried out: people's consent first, then the gates, then time.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use evergreen_api::resources::{
-    Authority, CapacityAction, Decision as Policy, Enforcement, FailbackMode, OnTimeout, ServiceMode,
+    Authority, CapacityAction, Decision as Policy, Enforcement, FailbackMode, OnTimeout, ServiceMode, Stability,
 };
 
-use super::{Cause, Decision, Draft, Proposal, Verdict, capacity, data, dependencies, proposal};
-use crate::failover::facts::{MoveRequest, ServiceFacts};
+use super::{Cause, Decision, Draft, Proposal, Verdict, capacity, data, database, dependencies, proposal};
+use crate::failover::facts::{DRILL_APPROVALS, MoveRequest, ServiceFacts};
 
 /// A group without holders waits this long for the rest of its sites, so that a fleet that starts is not placed twice.
 const FIRST_PLACEMENT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Why nothing is done about what is recommended.
+pub(in crate::failover) const ADVISED: &str = "enforcement is advise: recommended, not done";
+
 pub(super) fn judge(facts: &ServiceFacts, draft: Draft) -> Decision {
     let mut notes = Vec::new();
     let mut asked_of = None;
-    let verdict = verdict(facts, &draft, &mut notes, &mut asked_of).unwrap_or_else(|stop| stop);
-    let request = facts.consent.request.as_ref().filter(|_| matches!(draft.cause, Cause::Asked(_)));
+    let mut verdict = verdict(facts, &draft, &mut notes, &mut asked_of).unwrap_or_else(|stop| stop);
+    let mut demotes = false;
+    if verdict == Verdict::Act
+        && let Err(why) = database::release(facts, &draft)
+    {
+        (verdict, demotes) = (Verdict::Wait(why), true);
+    }
+    let request = facts.request().filter(|_| matches!(draft.cause, Cause::Asked(_)));
     Decision {
         group: facts.group.clone(),
         cause: draft.cause,
@@ -29,6 +38,7 @@ pub(super) fn judge(facts: &ServiceFacts, draft: Draft) -> Decision {
         notes,
         proposal: asked_of,
         request: request.map(|request| request.id.clone()),
+        demotes,
     }
 }
 
@@ -54,7 +64,7 @@ fn verdict(
         return hold("enforcement is observe: decided and recorded, not done".into());
     }
     if spec.enforcement == Enforcement::Advise {
-        return hold("enforcement is advise: recommended, not done".into());
+        return hold(ADVISED.into());
     }
     if draft.holders == facts.entry.holders {
         return hold(draft.reason.clone());
@@ -70,13 +80,28 @@ fn verdict(
     if let Some(why) = &facts.consent.paused {
         return hold(format!("paused: {why}"));
     }
-    let request = facts.consent.request.as_ref().filter(|_| matches!(draft.cause, Cause::Asked(_)));
+    let request = facts.request().filter(|_| matches!(draft.cause, Cause::Asked(_)));
     gates(facts, draft, request, notes)?;
     if request.is_none() {
         timing(facts, draft)?;
         alone(facts, draft)?;
     }
-    consent(facts, draft, request, asked_of)
+    let allowed = consent(facts, draft, request, asked_of)?;
+    drilled(facts, request)?;
+    Ok(allowed)
+}
+
+/// The key of a site's drills is a machine's: its word alone starts nothing where two people have to.
+fn drilled(facts: &ServiceFacts, request: Option<&MoveRequest>) -> Result<(), Verdict> {
+    let Some(drill) = request.and_then(|request| request.drill.as_ref()) else { return Ok(()) };
+    let people: BTreeSet<&String> = drill.approved_by.iter().collect();
+    if facts.stability == Stability::Steady && people.len() < DRILL_APPROVALS {
+        let (have, name) = (people.len(), &drill.name);
+        return Err(Verdict::Propose(format!(
+            "{have} of {DRILL_APPROVALS} approvals of the ticket of drill {name}: its service is steady"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether everybody who leaves can still stop by himself. What a person asks for after a loss is no planned move.

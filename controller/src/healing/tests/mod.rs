@@ -1,18 +1,20 @@
 //! Healing against an API server in memory, with faults, in virtual time.
 
 mod fake_api;
+mod people;
+mod racks;
 
 use std::time::Duration;
 
 use evergreen_playbooks::view::PodView;
-use evergreen_telemetry::{LogFormat, Telemetry, TelemetryConfig};
+use evergreen_telemetry::{LogFormat, SpoolConfig, Telemetry, TelemetryConfig};
 use fake_api::{FakeApi, Fault};
 use http::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HealingContext,
+    HealingContext, HealingOptions,
     evict::{Answer, EvictionApi},
     run,
 };
@@ -82,6 +84,7 @@ fn context(api: &FakeApi) -> HealingContext {
         node: None,
         metric_interval: Duration::from_secs(60),
         log_format: LogFormat::Text,
+        spool: SpoolConfig::default(),
     })
     .unwrap();
     HealingContext {
@@ -90,6 +93,7 @@ fn context(api: &FakeApi) -> HealingContext {
         incidents: telemetry.incidents(),
         meter: telemetry.meter(),
         began: jiff::Timestamp::now(),
+        options: HealingOptions::default(),
     }
 }
 
