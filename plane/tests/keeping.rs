@@ -87,6 +87,17 @@ async fn energy_is_the_same_before_and_after_it_is_rolled_up_and_expired() {
 }
 
 #[tokio::test]
+async fn what_is_sealed_between_two_deliveries_is_told_as_delivered_again() {
+    let kept = Kept::new(1 << 30);
+    kept.metrics(host_energy("dc-a", "a1", NOW, 5)).await;
+    let taken = kept.stats.points.get();
+    kept.store.handle.maintain(NOW).await;
+    kept.metrics(host_energy("dc-a", "a1", NOW, 5)).await;
+    assert_eq!((kept.stats.points.get(), kept.stats.duplicates.get()), (taken, taken));
+    kept.store.close();
+}
+
+#[tokio::test]
 async fn upkeep_may_run_at_any_time_without_counting_twice() {
     let kept = Kept::new(1 << 30);
     let part = |from: i64, to: i64| {

@@ -39,13 +39,16 @@ impl Head {
         Ok(())
     }
 
-    /// Takes points; answers for each whether it is new here.
+    /// Takes points; answers for each whether it is new here: neither waiting nor just sealed.
     pub(super) fn take(&self, points: impl Iterator<Item = (i64, Stored)>) -> Vec<bool> {
         let mut tables = self.0.write();
-        let Tables { fresh, count, .. } = &mut *tables;
+        let Tables { fresh, sealed, count } = &mut *tables;
         points
             .map(|(series, point)| {
-                let new = insert(fresh.entry(series).or_default(), point);
+                let just_sealed = sealed.get(&series).is_some_and(|points| {
+                    points.binary_search_by_key(&point.time_ms, |known| known.time_ms).is_ok()
+                });
+                let new = !just_sealed && insert(fresh.entry(series).or_default(), point);
                 *count += usize::from(new);
                 new
             })
