@@ -45,9 +45,9 @@ impl Head {
         let Tables { fresh, sealed, count } = &mut *tables;
         points
             .map(|(series, point)| {
-                let just_sealed = sealed.get(&series).is_some_and(|points| {
-                    points.binary_search_by_key(&point.time_ms, |known| known.time_ms).is_ok()
-                });
+                let just_sealed = sealed
+                    .get(&series)
+                    .is_some_and(|points| points.binary_search_by_key(&point.time_ms, |known| known.time_ms).is_ok());
                 let new = !just_sealed && insert(fresh.entry(series).or_default(), point);
                 *count += usize::from(new);
                 new
